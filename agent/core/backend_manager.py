@@ -1,0 +1,163 @@
+"""What a backend is, and which one the settings ask for.
+
+The team speaks only to `Backend`. `get_backend` is the one place that knows the implementations;
+they are imported when they are needed, so that a command that needs none starts fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from agent.core.config import Settings
+from agent.core.prompts import Prompt
+from agent.core.sampling import Sampling
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Tokens of one request, or of many added up. computed + cached = prompt."""
+
+    prompt: int = 0
+    computed: int = 0
+    cached: int = 0
+    expected_cached: int = 0
+    """What the order of prompts promised before the request was sent."""
+    predicted: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(**{x.name: getattr(self, x.name) + getattr(other, x.name) for x in fields(self)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Seconds of one request."""
+
+    queued_s: float = 0.0
+    """Waiting for a slot on our side."""
+    first_token_s: float = 0.0
+    """From sending to the first token."""
+    prefill_s: float = 0.0
+    """As the server reports it."""
+    decode_s: float = 0.0
+    """As the server reports it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One question to the model."""
+
+    prompt: Prompt
+    sampling: Sampling
+    max_tokens: int
+    """Upper bound of the answer, in tokens."""
+    json_schema: Mapping[str, Any] | None = None
+    """Constrains the answer. Only schemas of our own models, never one that a model wrote."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Sent while a request runs."""
+
+    phase: Literal["queued", "prefill", "decode"]
+    slot: int | None = None
+    prompt: int = 0
+    """Prompt tokens, when known."""
+    done: int = 0
+    """Prompt tokens processed so far (prefill) or tokens predicted so far (decode)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """One whole answer."""
+
+    text: str
+    finish: Literal["stop", "length"]
+    """`length`: the token budget or the context ran out; the text may be cut."""
+    usage: Usage
+    timing: Timing
+    seed: int
+    slot: int | None = None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class Backend(Protocol):
+    """One model behind HTTP. Requests may run at the same time; cancelling one frees its slot."""
+
+    @property
+    def name(self) -> str:
+        """`llamacpp` or `ollama`."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """The model as the server names it."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Tokens that one request may use, prompt and answer together, as served."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """Requests that the server decodes at the same time."""
+        ...
+
+    async def count_tokens(self, text: str) -> int:
+        """Tokens of `text` for this model (an upper bound where the server cannot tell)."""
+        ...
+
+    async def complete(self, request: Request, on_progress: OnProgress | None = None) -> Reply:
+        """The model's answer. Raises a BackendError."""
+        ...
+
+    async def complete_json(
+        self, request: Request, answer: type[Answer], on_progress: OnProgress | None = None
+    ) -> tuple[Answer, Reply]:
+        """An answer constrained by the schema of `answer` and validated by it.
+
+        Raises BadAnswer when the text does not validate (cut off, or refused by a validator),
+        otherwise a BackendError.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A backend that is ready, and what the report says of it."""
+
+    backend: Backend
+    description: str
+    """One line: binary or address, model, slots, context."""
+    server_log: Path | None = None
+
+
+@asynccontextmanager
+async def get_backend(
+    settings: Settings, *, notice: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[Opened]:
+    """Open the backend that `settings` names and close it, with its server, at the end.
+
+    `notice` gets one line per thing worth knowing (which model, which server).
+    Raises an EngineError when it cannot be opened.
+    """
+    if settings.backend == "ollama":
+        from agent.core.ollama_backend import open_ollama  # noqa: PLC0415 - only when asked for
+
+        async with open_ollama(settings, notice=notice) as opened:
+            yield opened
+    else:
+        from agent.core.llamacpp_backend import open_llamacpp  # noqa: PLC0415 - only when asked for
+
+        async with open_llamacpp(settings, notice=notice) as opened:
+            yield opened

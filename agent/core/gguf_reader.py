@@ -1,0 +1,184 @@
+"""Read the structure of a GGUF header: values, tensors, and where the data must end.
+
+Every count and length is compared with the bytes that are left before it is used, so that a
+damaged or hostile file costs a bounded amount of time and memory.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO, NoReturn
+
+Value = int | float | bool | str | tuple[int | float, ...]
+
+_MAX_KEYS = 100_000
+_MAX_TENSORS = 1_000_000
+_MAX_STRINGS = 8_000_000
+"""Of one array; vocabularies have up to 300,000, their merges twice as many."""
+_KEPT_STRING = 65_536
+"""Bytes; a longer text (a chat template) is passed over."""
+_KEPT_ARRAY = 4_096
+"""Elements; a longer array is passed over."""
+
+_STRING, _ARRAY = 8, 9
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"} | {
+    12: "d"
+}
+"""GGUFValueType -> struct code."""
+
+_BLOCKS = {
+    **{0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34)},
+    **{9: (32, 40), 10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176)},
+    **{14: (256, 210), 15: (256, 292), 16: (256, 66), 17: (256, 74), 18: (256, 98)},
+    **{19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1)},
+    **{25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2)},
+    **{34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18)},
+}
+"""GGMLQuantizationType -> (elements of a block, bytes of a block), GGML_QUANT_SIZES of gguf-py."""
+
+
+class MalformedGguf(ValueError):
+    """The file begins like GGUF and goes on differently; the text says how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GgufHeader:
+    """The parts of a header that somebody asks for."""
+
+    version: int
+    values: dict[str, Value]
+    """Scalars, short texts and short arrays of numbers, by key."""
+    parameters: int
+    """Elements of all tensors."""
+    data_end: int
+    """Bytes that the file must have at least; tensors of unknown types count as empty."""
+
+
+def read_header(file: BinaryIO, size: int) -> GgufHeader:
+    """Read from the start of `file`, which has `size` bytes. Raises MalformedGguf."""
+    reader = _Reader(file, size)
+    reader.skip(4)
+    version = reader.number("I")
+    if version not in (2, 3):
+        turned = int.from_bytes(version.to_bytes(4, "little"), "big")
+        if turned in (2, 3):
+            raise MalformedGguf("a GGUF file for big-endian machines")
+        raise MalformedGguf(f"GGUF version {version}; only 2 and 3 can be read")
+    tensors = reader.count("Q", at_least=24, limit=_MAX_TENSORS, what="tensors")
+    keys = reader.count("Q", at_least=13, limit=_MAX_KEYS, what="metadata keys")
+    values: dict[str, Value] = {}
+    for _ in range(keys):
+        key = reader.text()
+        value = reader.value(reader.number("I"))
+        if value is not None and key is not None:
+            values[key] = value
+    parameters = 0
+    last = 0
+    for _ in range(tensors):
+        reader.text()
+        shape = [reader.number("Q") for _ in range(reader.dimensions())]
+        block, width = _BLOCKS.get(reader.number("I"), (1, 0))
+        offset = reader.number("Q")
+        elements = math.prod(shape)
+        parameters += elements
+        last = max(last, offset + elements // block * width)
+    alignment = values.get("general.alignment", 32)
+    if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
+        raise MalformedGguf(f"general.alignment is {alignment!r}")
+    start = -(-reader.position // alignment) * alignment
+    # A file without tensors ends with its header, without padding.
+    return GgufHeader(
+        version=version,
+        values=values,
+        parameters=parameters,
+        data_end=start + last if tensors else reader.position,
+    )
+
+
+class _Reader:
+    """A position in the file and the bytes that are left behind it."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+        self.position = 0
+
+    def _left(self) -> int:
+        return self._size - self.position
+
+    def take(self, length: int) -> bytes:
+        """The next `length` bytes."""
+        data = self._file.read(length) if length <= self._left() else b""
+        if len(data) < length:
+            self._cut()
+        self.position += length
+        return data
+
+    def skip(self, length: int) -> None:
+        """Pass over `length` bytes."""
+        if length > self._left():
+            self._cut()
+        self._file.seek(length, 1)
+        self.position += length
+
+    def _cut(self) -> NoReturn:
+        raise MalformedGguf(f"cut off inside its header, after {self._size:,} bytes")
+
+    def number(self, code: str) -> int:
+        """An integer of struct code `code`."""
+        return int.from_bytes(self.take(struct.calcsize(code)), "little")
+
+    def count(self, code: str, *, at_least: int, limit: int, what: str) -> int:
+        """How many things follow, each of `at_least` bytes."""
+        count = self.number(code)
+        if count > limit:
+            raise MalformedGguf(f"damaged: it claims {count:,} {what}")
+        if count * at_least > self._left():
+            self._cut()
+        return count
+
+    def dimensions(self) -> int:
+        """Of a tensor; ggml has four at most."""
+        count = self.number("I")
+        if count > 8:
+            raise MalformedGguf(f"damaged: a tensor with {count:,} dimensions")
+        return count
+
+    def text(self) -> str | None:
+        """A string; None when it is too long to be kept."""
+        length = self.number("Q")
+        if length > _KEPT_STRING:
+            self.skip(length)
+            return None
+        return self.take(length).decode(errors="replace")
+
+    def value(self, kind: int) -> Value | None:
+        """A value of GGUFValueType `kind`; None when nobody needs it."""
+        if kind == _STRING:
+            return self.text()
+        if kind == _ARRAY:
+            return self._array()
+        code = _SCALARS.get(kind)
+        if code is None:
+            raise MalformedGguf(f"damaged: a value of unknown type {kind}")
+        result: int | float | bool = struct.unpack("<" + code, self.take(struct.calcsize(code)))[0]
+        return result
+
+    def _array(self) -> Value | None:
+        kind = self.number("I")
+        if kind == _STRING:
+            count = self.count("Q", at_least=8, limit=_MAX_STRINGS, what="texts in one array")
+            for _ in range(count):
+                self.skip(int.from_bytes(self.take(8), "little"))
+            return None
+        code = _SCALARS.get(kind)
+        if code is None:
+            raise MalformedGguf(f"damaged: an array of unknown type {kind}")
+        width = struct.calcsize("<" + code)
+        count = self.count("Q", at_least=width, limit=self._size, what="numbers in one array")
+        if count > _KEPT_ARRAY:
+            self.skip(count * width)
+            return None
+        return tuple(struct.unpack(f"<{count}{code}", self.take(count * width)))

@@ -1,0 +1,67 @@
+"""The one seam where httpx's exceptions become ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from agent.core.errors import BackendError, BackendStalled, BackendUnavailable
+
+CONNECT_TIMEOUT_S = 10.0
+"""A server on this machine or its network that takes longer to accept is not there."""
+
+_KEEPALIVE_S = 3.0
+"""llama-server closes idle connections after 5 s; we stop using them before it does."""
+
+_MAP: dict[type[httpx.RequestError], type[BackendError]] = {
+    httpx.ReadTimeout: BackendStalled,
+    httpx.WriteTimeout: BackendStalled,
+    httpx.TransportError: BackendUnavailable,
+    httpx.RequestError: BackendError,
+}
+"""The nearest class in an exception's line of ancestors decides."""
+
+
+def translate(error: httpx.RequestError, peer: str, *, stall_s: float, fix: str) -> BackendError:
+    """Our exception for `error`; `peer` is who we spoke to, for the message."""
+    ours = next(_MAP[kind] for kind in type(error).__mro__ if kind in _MAP)
+    if ours is BackendStalled:
+        return stalled(peer, stall_s)
+    detail = str(error) or type(error).__name__
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)):
+        return ours(f"Nothing answers at {peer}: {detail}", fix=fix)
+    return ours(f"The connection to {peer} was lost: {detail}", fix=fix)
+
+
+def stalled(peer: str, stall_s: float) -> BackendStalled:
+    """Nothing came for `stall_s` seconds."""
+    return BackendStalled(
+        f"{peer} sent neither a token nor progress for {stall_s:g} s.",
+        fix="Raise REQUEST_TIMEOUT_S on a slow machine; otherwise restart the server.",
+    )
+
+
+@contextmanager
+def http_errors(peer: str, *, stall_s: float, fix: str) -> Iterator[None]:
+    """Everything that httpx raises inside leaves as one of our errors."""
+    try:
+        yield
+    except httpx.RequestError as error:
+        raise translate(error, peer, stall_s=stall_s, fix=fix) from error
+
+
+def new_client(url: str, *, stall_s: float, headers: dict[str, str] | None = None) -> (
+    httpx.AsyncClient
+):
+    """A pooled client. No total limit: slow machines are slow, only silence is a failure."""
+    return httpx.AsyncClient(
+        base_url=url,
+        headers={"Accept-Encoding": "identity"} | (headers or {}),
+        timeout=httpx.Timeout(stall_s, connect=CONNECT_TIMEOUT_S, pool=None),
+        limits=httpx.Limits(keepalive_expiry=_KEEPALIVE_S),
+        # Reading the certificate store takes longer than a request; plain HTTP needs none.
+        verify=url.startswith("https:"),
+        trust_env=False,
+    )

@@ -1,0 +1,44 @@
+"""The run journal: one JSON line per event, and whoever else listens."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+Listener = Callable[[str, Mapping[str, Any]], None]
+"""Called with the name of an event and its data; must not raise."""
+
+
+class Journal:
+    """Hands every event to the listeners and, once `open` was called, to a file."""
+
+    def __init__(self, listeners: tuple[Listener, ...] = ()) -> None:
+        self._listeners = listeners
+        self._file: IO[str] | None = None
+
+    def open(self, path: Path) -> None:
+        """Append to `path` from now on; folders are made. Raises OSError."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+
+    def close(self) -> None:
+        """Close the file; later events still reach the listeners."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def emit(self, event: str, **data: Any) -> None:
+        """Record one event. `data` must be JSON values."""
+        if self._file is not None:
+            line = json.dumps({"time": round(time.time(), 3), "event": event, **data})
+            self._file.write(line + "\n")
+            self._file.flush()
+        self.show(event, **data)
+
+    def show(self, event: str, **data: Any) -> None:
+        """Tell the listeners only: progress that is not worth keeping."""
+        for listener in self._listeners:
+            listener(event, data)

@@ -1,0 +1,114 @@
+"""What a llama-server binary says of itself, and the cache of it.
+
+Flags differ between versions of llama.cpp, so the launch plan uses only those that ``--help``
+names. Asking costs two processes; the answer is kept until the binary or a library of llama.cpp
+beside it changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+_FLAG = r"-{1,2}[A-Za-z][\w.-]*"
+_HEAD = re.compile(rf"{_FLAG}(?:,\s+{_FLAG})*")
+_VERSION = re.compile(r"^version:\s*([^\s(]+)", re.MULTILINE)
+_COMMIT = re.compile(r"^version:.*?(?:commit\s+|\()([0-9a-f]{7,40})\)", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """The answers to ``--version`` and ``--help``."""
+
+    version: str
+    """As the binary prints it; empty when it prints none."""
+    commit: str
+    """Commit of llama.cpp, abbreviated; empty when unknown."""
+    flags: frozenset[str]
+    """Every spelling of every flag, except those that are refused as removed."""
+
+
+def parse_probe(version: str, usage: str) -> Probe:
+    """Read the outputs of ``--version`` and ``--help``."""
+    number = _VERSION.search(version)
+    commit = _COMMIT.search(version)
+    return Probe(
+        version=number.group(1) if number else "",
+        commit=commit.group(1) if commit else "",
+        flags=_flags(usage),
+    )
+
+
+def stamp(binary: Path) -> str:
+    """Changes when the binary does, or a library of llama.cpp beside it: the executable of newer
+    builds is a stub of a few kilobytes that stays the same when the libraries are replaced.
+
+    Raises OSError when the binary cannot be looked at.
+    """
+    real = binary.resolve()
+    own = {real, *real.parent.glob("libllama*"), *real.parent.glob("libggml*")}
+    marks = []
+    for path in sorted(own):
+        about = path.stat()
+        marks.append(f"{path}|{about.st_size}|{about.st_mtime_ns}")
+    return hashlib.sha256("\n".join(marks).encode()).hexdigest()
+
+
+def load_probe(binary: Path, cache: Path) -> Probe | None:
+    """The kept answers for this very binary; None when there are none or they are unreadable."""
+    try:
+        data = json.loads(_entry(binary, cache).read_bytes())
+        if data["path"] != str(binary) or data["stamp"] != stamp(binary):
+            return None
+        flags = data["flags"]
+        if not isinstance(flags, list) or not all(isinstance(x, str) for x in flags):
+            return None
+        return Probe(
+            version=str(data["version"]), commit=str(data["commit"]), flags=frozenset(flags)
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def save_probe(binary: Path, probe: Probe, cache: Path) -> None:
+    """Keep the answers. A cache that cannot be written only costs the next start some time."""
+    with contextlib.suppress(OSError):
+        entry = _entry(binary, cache)
+        data = {
+            "path": str(binary),
+            "stamp": stamp(binary),
+            "version": probe.version,
+            "commit": probe.commit,
+            "flags": sorted(probe.flags),
+        }
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=entry.parent, prefix=".probe-")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(data, file)
+            Path(name).replace(entry)
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+
+
+def _entry(binary: Path, cache: Path) -> Path:
+    return cache / f"{hashlib.sha256(str(binary).encode()).hexdigest()[:16]}.json"
+
+
+def _flags(usage: str) -> frozenset[str]:
+    found: set[str] = set()
+    current: set[str] = set()
+    for line in usage.splitlines():
+        head = _HEAD.match(line)
+        if head:
+            current = set(re.findall(_FLAG, head.group()))
+            found |= current
+        if "argument has been removed" in line:
+            found -= current
+    return frozenset(found)

@@ -1,0 +1,140 @@
+"""The graph of a run: plan, candidates, choice, review, and the pure routes between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import Checkpointer, Send
+
+from agent.core.errors import BadAnswer, GarbledOutput
+from agent.team.candidates import attempt, best_of
+from agent.team.context import TeamContext
+from agent.team.planner import make_plan
+from agent.team.reviewer import review_candidate
+from agent.team.state import Attempt, Candidate, Review, TeamState, of_round
+
+Team = Runtime[TeamContext]
+
+
+async def plan(state: TeamState, runtime: Team) -> TeamState:
+    """Node: make the plan."""
+    try:
+        made = await make_plan(state["task"], runtime.context)
+    except (BadAnswer, GarbledOutput) as error:
+        return {"failure": error.message}
+    runtime.context.journal.emit("plan_ready", **made.model_dump())
+    return {"plan": made, "round": 0}
+
+
+async def code(work: Attempt, runtime: Team) -> TeamState:
+    """Node, once per candidate: write and test."""
+    return {"candidates": [await attempt(work, runtime.context)]}
+
+
+async def review(state: TeamState, runtime: Team) -> TeamState:
+    """Node: judge the best candidate of the round, when it is green."""
+    best = best_of(of_round(state["candidates"], state["round"]))
+    if best is None or best.status != "green":
+        return {"review": None}
+    try:
+        verdict = await review_candidate(state["task"], best, runtime.context)
+    except (BadAnswer, GarbledOutput) as error:
+        return {"failure": f"The reviewer gave no usable answer: {error.message}"}
+    runtime.context.journal.emit("review_ready", candidate=best.index, **verdict.model_dump())
+    return {"review": verdict}
+
+
+async def next_round(state: TeamState, runtime: Team) -> TeamState:
+    """Node: count the round up, or give up with the reason when all are used."""
+    number = state["round"] + 1
+    if number >= runtime.context.settings.turbo_rounds:
+        return {"failure": why_given_up(state["candidates"], state.get("review"), number)}
+    runtime.context.journal.emit("round_started", round=number)
+    return {"round": number}
+
+
+def after_plan(state: TeamState) -> Literal["fan_out", "end"]:
+    """Route: a plan is coded; a failure ends the run."""
+    return "end" if state.get("failure") else "fan_out"
+
+
+def after_review(state: TeamState) -> Literal["accepted", "again", "end"]:
+    """Route: accepted, another round, or the end because of a failure."""
+    verdict = state.get("review")
+    if state.get("failure"):
+        return "end"
+    return "accepted" if verdict is not None and verdict.verdict == "accept" else "again"
+
+
+def fan_out(state: TeamState, candidates: int) -> list[Attempt]:
+    """What each candidate of the state's round starts from."""
+    number = state["round"]
+    earlier = of_round(state.get("candidates", []), number - 1)
+    return [
+        Attempt(
+            task=state["task"],
+            test_command=state["test_command"],
+            plan=state["plan"],
+            round=number,
+            index=index,
+            start_from=best_of(earlier),
+            review=state.get("review"),
+        )
+        for index in range(candidates)
+    ]
+
+
+def why_given_up(
+    candidates: Sequence[Candidate], verdict: Review | None, rounds: int
+) -> str:
+    """One line for the end of a run without an accepted candidate."""
+    times = f"after {rounds} round{'s' if rounds > 1 else ''}"
+    if verdict is not None:
+        remarks = "; ".join(comment.text for comment in verdict.comments) or "no reason given"
+        return f"The reviewer still asks for a revision {times}: {remarks}"
+    best = best_of(of_round(candidates, rounds - 1)) or best_of(candidates)
+    if best is None:
+        reasons = {c.reason for c in candidates if c.reason}
+        return f"No usable answer {times}: {'; '.join(sorted(reasons)) or 'nothing came'}"
+    said = best.tests.summary if best.tests else best.reason
+    return f"No candidate passed the tests {times}: {said}"
+
+
+def build_graph(
+    candidates: int, *, dry_run: bool = False, checkpointer: Checkpointer = None
+) -> CompiledStateGraph[TeamState, TeamContext, TeamState, TeamState]:
+    """The compiled graph for a number of candidates per round.
+
+    Finished candidates are checkpointed one by one: a resumed run does not pay for them again.
+    """
+
+    def to_candidates(state: TeamState) -> list[Send]:
+        return [Send("code", work) for work in fan_out(state, candidates)]
+
+    def from_plan(state: TeamState) -> list[Send] | str:
+        return END if dry_run or after_plan(state) == "end" else to_candidates(state)
+
+    def from_review(state: TeamState) -> str:
+        return "next_round" if after_review(state) == "again" else END
+
+    def from_next_round(state: TeamState) -> list[Send] | str:
+        return END if state.get("failure") else to_candidates(state)
+
+    graph: StateGraph[TeamState, TeamContext, TeamState, TeamState] = StateGraph(
+        TeamState, context_schema=TeamContext
+    )
+    graph.add_node("plan", plan)
+    node: Any = code  # its input is an Attempt, not the state
+    graph.add_node("code", node, input_schema=Attempt)
+    graph.add_node("review", review)
+    graph.add_node("next_round", next_round)
+    graph.add_edge(START, "plan")
+    graph.add_conditional_edges("plan", from_plan, ["code", END])
+    graph.add_edge("code", "review")
+    graph.add_conditional_edges("review", from_review, ["next_round", END])
+    graph.add_conditional_edges("next_round", from_next_round, ["code", END])
+    return graph.compile(checkpointer=checkpointer)

@@ -1,0 +1,134 @@
+"""What of the repository a prompt shows.
+
+Every prompt of a run begins with the same bytes: the list of files, then the files that matter.
+Files that the task names are always shown whole. Files that the test command names and files
+that the prose mentions follow while the budget lasts. Nothing is cut in the middle.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+_FENCE_LANGUAGE = {
+    ".py": "python", ".js": "javascript", ".ts": "typescript", ".rs": "rust", ".go": "go",
+    ".java": "java", ".c": "c", ".h": "c", ".cpp": "cpp", ".rb": "ruby", ".sh": "bash",
+    ".md": "markdown", ".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".json": "json",
+}  # fmt: skip
+_MOST_LISTED = 60
+"""Files that are listed one by one; more are listed by folder."""
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{2,}")
+
+
+@dataclass(frozen=True)
+class RepositoryView:
+    """The repository part of the prompts of one run."""
+
+    text: str
+    shown: Mapping[str, str | None]
+    """Files shown whole, by path; None for one that does not exist yet."""
+    left_out: tuple[str, ...]
+    """Relevant files for which the budget did not suffice."""
+
+
+async def view_repository(
+    files: Sequence[str],
+    *,
+    named: Sequence[str],
+    wanted: Sequence[str],
+    budget: int,
+    read: Callable[[str], Awaitable[str | None]],
+    count_tokens: Callable[[str], Awaitable[int]],
+) -> RepositoryView:
+    """Choose and render. `named` are shown whatever they cost, `wanted` in their order while
+    the whole stays within `budget` tokens."""
+    listing = list_files(files)
+    shown: dict[str, str | None] = {path: await read(path) for path in dict.fromkeys(named)}
+    text = render_repository(listing, shown)
+    left_out = []
+    for path in dict.fromkeys(wanted):
+        if path in shown:
+            continue
+        content = await read(path)
+        if content is None:
+            continue
+        # a token is rarely more than a handful of bytes: do not count what cannot fit
+        if len(content) <= 12 * budget:
+            longer = render_repository(listing, {**shown, path: content})
+            if await count_tokens(longer) <= budget:
+                shown[path], text = content, longer
+                continue
+        left_out.append(path)
+    return RepositoryView(text=text, shown=shown, left_out=tuple(left_out))
+
+
+def relevant_files(
+    files: Sequence[str], *, prose: str, test_command: Sequence[str]
+) -> list[str]:
+    """Files worth showing, best first: those that the test command names, those that the prose
+    names by path, then those whose name is a word of the prose."""
+    tracked = set(files)
+    in_test = [part.split("::")[0] for part in test_command]
+    found = [path for path in in_test if path in tracked]
+    found += [path for path in files if path in prose and path not in found]
+    words = {word.lower() for word in _WORD.findall(prose)}
+    for path in files:
+        stem = PurePosixPath(path).stem.lower().removeprefix("test_")
+        if stem in words and path not in found and PurePosixPath(path).suffix in _FENCE_LANGUAGE:
+            found.append(path)
+    return found
+
+
+def list_files(files: Sequence[str]) -> list[str]:
+    """The file list of a prompt: every path, or for large repositories the files at the top and
+    each folder with how many files it holds."""
+    if len(files) <= _MOST_LISTED:
+        return list(files)
+    depth = 3
+    while depth > 1 and len(_folders(files, depth)) > _MOST_LISTED:
+        depth -= 1
+    top = [path for path in files if "/" not in path][:_MOST_LISTED]
+    folders = sorted(_folders(files, depth).items())
+    lines = [f"{name}/ ({count} files)" for name, count in folders[:_MOST_LISTED]]
+    hidden = len(folders) - _MOST_LISTED
+    return top + lines + ([f"... and {hidden} more folders"] if hidden > 0 else [])
+
+
+def _folders(files: Sequence[str], depth: int) -> Counter[str]:
+    return Counter(
+        "/".join(PurePosixPath(path).parent.parts[:depth]) for path in files if "/" in path
+    )
+
+
+def render_file(path: str, content: str | None) -> str:
+    """One file as a prompt shows it; `content` None means that it does not exist yet."""
+    if content is None:
+        return f"### {path}\n(new file)"
+    language = _FENCE_LANGUAGE.get(PurePosixPath(path).suffix, "")
+    return f"### {path}\n{fenced(content, language)}"
+
+
+def fenced(text: str, language: str) -> str:
+    """`text` in a code fence that is longer than any fence inside it."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    body = text if text.endswith("\n") or not text else text + "\n"
+    return f"{fence}{language}\n{body}{fence}"
+
+
+def render_repository(listing: Sequence[str], shown: Mapping[str, str | None]) -> str:
+    """The repository part of every prompt: the file list, then the files that matter."""
+    parts = ["\n".join(listing)] if listing else []
+    parts += [render_file(path, content) for path, content in shown.items()]
+    return "\n\n".join(parts)
+
+
+def render_step(path: str, action: str, instruction: str, files: Mapping[str, str | None]) -> str:
+    """One step of the plan, with files that the repository part does not show as they are now."""
+    parts = [f"{path} ({action})\n{instruction}"]
+    parts += [render_file(name, content) for name, content in files.items()]
+    return "\n\n".join(parts)

@@ -1,0 +1,153 @@
+"""What a run knows, as data: plan, candidates, reviews, result.
+
+Everything here is frozen and survives a checkpoint. Live things (backend, worktrees, journal)
+are in `agent.team.context`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypedDict
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from agent.team.task_file import Task
+
+
+class Frozen(BaseModel):
+    """Base of all data of a run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Step(Frozen):
+    """One file to create or edit."""
+
+    path: str = Field(min_length=1, max_length=200)
+    action: Literal["create", "edit"]
+    instruction: str = Field(min_length=1, max_length=1200)
+    depends_on: list[int] = Field(default_factory=list, max_length=8)
+    """Numbers of earlier steps, counted from 1."""
+
+
+class Plan(Frozen):
+    """What the planner decided."""
+
+    summary: str = Field(max_length=400)
+    steps: list[Step] = Field(min_length=1, max_length=8)
+    read: list[str] = Field(default_factory=list, max_length=8)
+    """Further files that the coder must see."""
+
+
+def plan_answer(allowed: Sequence[str]) -> type[Plan]:
+    """The form of a planner's answer: all keys required, and paths limited to `allowed` if any.
+
+    The schema then keeps a small model from inventing a path at all.
+    """
+    path: object = Literal[tuple(allowed)] if allowed else str
+    step = create_model(
+        "PlannedStep",
+        __base__=Step,
+        path=(path, ... if allowed else Field(min_length=1, max_length=200)),
+        depends_on=(list[int], Field(max_length=8)),
+    )
+    # pydantic builds fields from values that a type checker cannot follow
+    return create_model(  # type: ignore[call-overload,no-any-return]
+        "PlanAnswer",
+        __base__=Plan,
+        steps=(list[step], Field(min_length=1, max_length=8)),
+        read=(list[str], Field(max_length=8)),
+    )
+
+
+class Tests(Frozen):
+    """What the test command said about one candidate."""
+
+    __test__ = False  # not a test class, whatever its name suggests to pytest
+
+    command: str
+    exit_code: int | None
+    """None when the time limit ended it."""
+    failures: int
+    summary: str
+    """The last line that matters, for people."""
+    evidence: str
+    """The output cut to what a repair needs; empty when green."""
+    duration_s: float
+
+    @property
+    def green(self) -> bool:
+        """True when the command ended with exit code 0."""
+        return self.exit_code == 0
+
+
+class Candidate(Frozen):
+    """One answer to the whole plan: written, applied, tested."""
+
+    round: int
+    index: int
+    seed: int
+    status: Literal["green", "red", "invalid", "cancelled"]
+    """green: tests passed, or there are none; invalid: nothing usable was written."""
+    commit: str | None = None
+    """A commit that no branch names, on top of the run's base."""
+    diff: str = ""
+    tests: Tests | None = None
+    reason: str = ""
+    """Why it is invalid or was cancelled, or what the linter said."""
+
+
+class Comment(Frozen):
+    """One remark of the reviewer."""
+
+    file: str = Field(max_length=200)
+    line: int = Field(ge=0, le=999_999)
+    severity: Literal["error", "warning", "note"]
+    text: str = Field(max_length=500)
+
+
+class Review(Frozen):
+    """The reviewer's judgement."""
+
+    verdict: Literal["accept", "revise"]
+    comments: list[Comment] = Field(default_factory=list, max_length=6)
+
+
+class ReviewAnswer(Review):
+    """The form of a reviewer's answer: all keys required."""
+
+    comments: list[Comment] = Field(max_length=6)
+
+
+class TeamState(TypedDict, total=False):
+    """The state of the graph. Candidates only ever accumulate."""
+
+    task: Task
+    test_command: tuple[str, ...] | None
+    plan: Plan
+    round: int
+    """The round that runs or ran last, from 0."""
+    candidates: Annotated[list[Candidate], operator.add]
+    review: Review | None
+    """Of the current round; None when nothing was green."""
+    failure: str
+    """Why the run ends without an accepted commit; empty while it may still succeed."""
+
+
+class Attempt(TypedDict):
+    """What one fan-out branch is given."""
+
+    task: Task
+    test_command: tuple[str, ...] | None
+    plan: Plan
+    round: int
+    index: int
+    start_from: Candidate | None
+    """The candidate to repair; None in the first round."""
+    review: Review | None
+
+
+def of_round(candidates: Sequence[Candidate], number: int) -> list[Candidate]:
+    """The candidates of one round, by index."""
+    return sorted((c for c in candidates if c.round == number), key=lambda c: c.index)

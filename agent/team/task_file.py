@@ -1,0 +1,179 @@
+"""Task files: what the user wants, as Markdown with YAML front matter.
+
+::
+
+    ---
+    title: Add a slugify helper        # required
+    files: [textkit/slug.py]           # may be changed or created; default: the planner decides
+    context: [textkit/__init__.py]     # further files to show
+    test: pytest -q tests/test_slug.py # default: detected
+    candidates: 4                      # default: from the settings
+    ---
+    What is wanted, in prose.
+
+Whatever is wrong in one is a TaskFileError that names file, line and key. The YAML is only composed
+into nodes, never constructed into objects: nodes know their lines, and nothing in them can run.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import unicodedata
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.core.errors import TaskFileError
+from agent.core.repository_path import why_refused
+from agent.team.front_matter import FrontMatter, read_front_matter
+
+MOST_BYTES = 1_000_000
+"""Largest task file. What is longer is no task for a small model, and probably no task at all."""
+
+MOST_CANDIDATES = 32
+_SLUG_CHARACTERS = 40
+_TITLE_CHARACTERS = 72
+
+_EXAMPLE = "A task file starts with ---, lines like `title: Add a helper`, and --- again."
+
+
+class Task(BaseModel):
+    """One wish of the user."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str = Field(min_length=1)
+    """One line."""
+
+    body: str = Field(min_length=1)
+    """The prose, without blank lines around it, with LF line ends."""
+
+    files: tuple[str, ...] = ()
+    """Paths that the team may change or create; empty: the planner decides."""
+
+    context: tuple[str, ...] = ()
+    """Paths of further files that the prompts show."""
+
+    test: str | None = None
+    """The test command as the user wrote it; None: detected."""
+
+    candidates: int | None = Field(default=None, ge=1, le=MOST_CANDIDATES)
+    """Answers per step; None: as the settings say."""
+
+    source: str
+    """The file, for messages; ``-`` for standard input, ``--task`` for prose."""
+
+    lines: tuple[tuple[str, int], ...] = Field(default=(), repr=False)
+    """Where each path stands in the source, for messages of `check_paths`."""
+
+    @property
+    def slug(self) -> str:
+        """The title for branch names: a-z, 0-9 and single hyphens, at most 40 characters."""
+        plain = unicodedata.normalize("NFKD", self.title).encode("ascii", "ignore").decode()
+        words = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
+        return words[:_SLUG_CHARACTERS].rstrip("-") or "task"
+
+
+def find_tasks(root: Path) -> list[Path]:
+    """The task files of a repository, ``tasks/*.md``, by name."""
+    return sorted(path for path in (root / "tasks").glob("*.md") if path.is_file())
+
+
+def read_task(path: Path) -> Task:
+    """Read and parse one task file. Raises TaskFileError."""
+    source = str(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise TaskFileError(
+            source, "no such file", fix="Name a task file, or give --task and the wish in prose."
+        ) from None
+    except IsADirectoryError:
+        raise TaskFileError(
+            source, "is a folder", fix="Name the task files in it: tasks/*.md"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise TaskFileError(source, f"cannot be read: {error}") from None
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if len(data) > MOST_BYTES:
+            raise _too_large(source) from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise TaskFileError(
+            source, "is not UTF-8", line=line, fix="Save the file with the encoding UTF-8."
+        ) from None
+    return parse_task(text, source=source)
+
+
+def parse_task(text: str, *, source: str) -> Task:
+    """Parse the text of a task file. A byte order mark and CRLF are fine. Raises TaskFileError."""
+    if len(text) > MOST_BYTES:
+        raise _too_large(source)
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    _refuse_binary(text, source)
+    head, body = _split(text, source)
+    front = read_front_matter(head, source=source, first_line=2)
+    task = _build(front, body.strip(), source)
+    if not task:
+        line = head.count("\n") + 3
+        raise TaskFileError(
+            source, "says nothing", line=line, fix="Write below the front matter what is wanted."
+        )
+    return task
+
+
+def task_from_prose(prose: str, *, source: str = "--task") -> Task:
+    """A task that is nothing but prose; its first line is the title. Raises TaskFileError."""
+    _refuse_binary(prose, source)
+    body = prose.replace("\r\n", "\n").strip()
+    first = body.partition("\n")[0].lstrip("# ")
+    if not body or not first:
+        raise TaskFileError(source, "says nothing", fix="Write what is wanted.")
+    title = textwrap.shorten(first, _TITLE_CHARACTERS, placeholder="...")
+    return Task(title=title, body=body, source=source)
+
+
+def check_paths(task: Task, root: Path) -> None:
+    """Refuse paths that are not of the repository, and context that is not there.
+
+    Raises TaskFileError that names the line of the path.
+    """
+    for key, paths in (("files", task.files), ("context", task.context)):
+        for path in paths:
+            reason = why_refused(path, root)
+            fix = "Write the path of a file, relative to the root of the repository."
+            if reason is None and key == "context" and not (root / path).is_file():
+                reason = "does not exist"
+                fix = "Correct the path; a file that is to be created belongs under files."
+            if reason is not None:
+                line = dict(task.lines).get(f"{key} {path}", 0)
+                raise TaskFileError(task.source, f"{path!r} {reason}", line=line, key=key, fix=fix)
+
+
+def _split(text: str, source: str) -> tuple[str, str]:
+    lines = text.split("\n")
+    if lines[0].rstrip() != "---":
+        raise TaskFileError(source, "has no front matter", line=1, fix=_EXAMPLE)
+    for number, line in enumerate(lines[1:], 1):
+        if line.rstrip() == "---":
+            return "\n".join(lines[1:number]), "\n".join(lines[number + 1 :])
+    raise TaskFileError(source, "the front matter has no end", line=1, fix=_EXAMPLE)
+
+
+def _build(front: FrontMatter, body: str, source: str) -> Task | None:
+    title = " ".join(front.text("title").split())
+    files = front.texts("files", may_be_empty=False)
+    context = front.texts("context", may_be_empty=True)
+    return body and Task(
+        title=title,
+        body=body,
+        files=tuple(files),
+        context=tuple(context),
+        test=front.optional_text("test"),
+        candidates=front.number("candidates", most=MOST_CANDIDATES),
+        source=source,
+        lines=(*_places("files", files), *_places("context", context)),
+    )
