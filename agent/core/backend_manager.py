@@ -33,7 +33,9 @@ class Usage:
     predicted: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(**{x.name: getattr(self, x.name) + getattr(other, x.name) for x in fields(self)})
+        return Usage(
+            **{x.name: getattr(self, x.name) + getattr(other, x.name) for x in fields(self)}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,15 @@ from agent.core.errors import SettingsError
 _OWN_PREFIXES = ("llamacpp_", "turbo_")
 """Prefixes of which every unknown name is a mistake; OLLAMA_* belongs to Ollama itself."""
 
+_NOT_FROM_A_REPOSITORY = {
+    "llamacpp_binary_path",
+    "llamacpp_url",
+    "llamacpp_api_key",
+    "ollama_local",
+}
+"""What stands in a clone is not the user's word: whoever wrote it must not choose the program that
+we start or the address that prompts go to."""
+
 _NAME = "turbo-local-coder"
 
 _COMMAND_NAMES = frozenset(
@@ -152,7 +161,8 @@ def load_settings(
     user_toml = user_file or platformdirs.user_config_path(_NAME) / "config.toml"
     layers: list[tuple[str, Mapping[str, Any]]] = [(str(user_toml), _read_toml(user_toml))]
     if repository is not None:
-        layers.append((str(repository / "turbo.toml"), _read_toml(repository / "turbo.toml")))
+        shared = repository / "turbo.toml"
+        layers.append((str(shared), _only_harmless(_read_toml(shared), str(shared))))
     layers.append((str(here / ".env"), _from_names(_read_env(here / ".env"), str(here / ".env"))))
     layers.append(("the environment", _from_names(process, "the environment")))
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
@@ -227,6 +237,16 @@ def _read_toml(path: Path) -> dict[str, Any]:
     for key in flat:
         _refuse_unknown(key, str(path), upper=False)
     return flat
+
+
+def _only_harmless(values: dict[str, Any], source: str) -> dict[str, Any]:
+    """Refuse settings by which a repository could run a program or send what it holds away."""
+    for key in _NOT_FROM_A_REPOSITORY & values.keys():
+        raise SettingsError(
+            f"{source}: {key} may not be set by a repository",
+            fix=f"Set {key.upper()} in the environment or in your own config file.",
+        )
+    return values
 
 
 def _read_env(path: Path) -> dict[str, str]:

@@ -128,6 +128,15 @@ class ServerError(EngineError):
         self.log = log
 
 
+class ServerDied(ServerError):
+    """llama-server ended before it was ready."""
+
+    def __init__(self, message: str, *, kind: str, log: Path, log_tail: str, fix: str) -> None:
+        super().__init__(message, log=log, log_tail=log_tail, fix=fix)
+        self.kind = kind
+        """Cause, one of those in server_deaths.py."""
+
+
 class BackendError(EngineError):
     """A request to the backend failed."""
 

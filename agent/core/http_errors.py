@@ -7,13 +7,15 @@ from contextlib import contextmanager
 
 import httpx
 
-from agent.core.errors import BackendError, BackendStalled, BackendUnavailable
+from agent.core.errors import BackendError, BackendStalled, BackendUnavailable, SettingsError
 
 CONNECT_TIMEOUT_S = 10.0
 """A server on this machine or its network that takes longer to accept is not there."""
 
 _KEEPALIVE_S = 3.0
 """llama-server closes idle connections after 5 s; we stop using them before it does."""
+
+_URL_FIX = "Write it as http://host:port."
 
 _MAP: dict[type[httpx.RequestError], type[BackendError]] = {
     httpx.ReadTimeout: BackendStalled,
@@ -52,9 +54,22 @@ def http_errors(peer: str, *, stall_s: float, fix: str) -> Iterator[None]:
         raise translate(error, peer, stall_s=stall_s, fix=fix) from error
 
 
-def new_client(url: str, *, stall_s: float, headers: dict[str, str] | None = None) -> (
-    httpx.AsyncClient
-):
+@contextmanager
+def understanding(peer: str, endpoint: str, *, fix: str) -> Iterator[None]:
+    """A reply that lacks its documented form is a failure of the peer, not a bug of ours."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BackendError(
+            f"{peer} answered {endpoint} in a form that we do not know: "
+            f"{type(error).__name__}: {error}",
+            fix=fix,
+        ) from error
+
+
+def new_client(
+    url: str, *, stall_s: float, headers: dict[str, str] | None = None
+) -> httpx.AsyncClient:
     """A pooled client. No total limit: slow machines are slow, only silence is a failure."""
     return httpx.AsyncClient(
         base_url=url,
@@ -65,3 +80,14 @@ def new_client(url: str, *, stall_s: float, headers: dict[str, str] | None = Non
         verify=url.startswith("https:"),
         trust_env=False,
     )
+
+
+def checked_url(url: str, setting: str) -> str:
+    """`url` without a trailing slash. Raises SettingsError when it is no http(s) address."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise SettingsError(f"{setting}={url}: {error}", fix=_URL_FIX) from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise SettingsError(f"{setting}={url} is no address of a server.", fix=_URL_FIX)
+    return url.rstrip("/")

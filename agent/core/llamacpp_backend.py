@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Self
 
 from agent.core.backend_manager import (
     Answer,
@@ -18,23 +16,20 @@ from agent.core.backend_manager import (
     Progress,
     Reply,
     Request,
-    Timing,
-    Usage,
 )
 from agent.core.config import Settings
-from agent.core.errors import (
-    BackendUnavailable,
-    ContextTooSmall,
-    GarbledOutput,
-    ServerError,
-    SettingsError,
-)
+from agent.core.errors import ContextTooSmall, GarbledOutput, ServerError
+from agent.core.generation import Generation
+from agent.core.http_errors import checked_url
 from agent.core.json_answer import constrained, parse_answer
-from agent.core.llamacpp_client import Final, LlamaCppClient, Piece, Prefill, Served
+from agent.core.llamacpp_client import LlamaCppClient
+from agent.core.llamacpp_wire import Served
 from agent.core.prompt_encoder import PromptEncoder
-from agent.core.repetition import RepetitionWatch
 from agent.core.sampling import Sampling
-from agent.core.slots import Lease, SlotPool
+from agent.core.slots import SlotPool
+
+if TYPE_CHECKING:
+    from agent.core.llamacpp_server import LlamaCppServer
 
 _GARBLED_RETRIES = 2
 _RETRY_SEED = 1_000_003
@@ -54,23 +49,28 @@ class LlamaCppBackend:
         *,
         api_key: str | None = None,
         stall_timeout_s: float,
-        died: Callable[[], str | None] | None = None,
+        load_timeout_s: float = 0.0,
+        died: Callable[[], ServerError | None] | None = None,
     ) -> None:
-        """`stall_timeout_s`: seconds without a token or progress. `died` tells why a server of
-        ours is gone, None while it lives."""
+        """`stall_timeout_s`: seconds without a token or progress. `load_timeout_s`: seconds to
+        wait for a server that still loads its model. `died` tells why a server of ours is gone,
+        None while it lives."""
         self._client = LlamaCppClient(
             url, api_key=api_key, stall_timeout_s=stall_timeout_s, died=died
         )
         self._stall_s = stall_timeout_s
+        self._load_s = load_timeout_s
         self._served = Served(context=0, slots=0, model="", bos="")
 
     async def __aenter__(self) -> Self:
         try:
+            await self._client.wait_loaded(self._load_s)
             self._served = await self._client.props()
+            self._encoder = PromptEncoder(self._client, bos=self._served.bos)
+            await self._encoder.learn()
         except BaseException:
             await self._client.aclose()
             raise
-        self._encoder = PromptEncoder(self._client, bos=self._served.bos)
         self._slots = SlotPool(
             self._served.slots, is_idle=self._client.is_idle, wedged_after_s=self._stall_s
         )
@@ -140,91 +140,16 @@ class LlamaCppBackend:
         report(Progress(phase="queued", prompt=len(ids)))
         queued_at = monotonic()
         async with self._slots.lease(ids) as lease:
-            generation = _Generation(ids=ids, lease=lease, sent_at=monotonic())
+            generation = Generation(ids=ids, lease=lease, sent_at=monotonic())
             body = _body(request, ids, sampling, lease.slot)
-            async with self._client.completion(body, answer=request.max_tokens) as events:
-                async for event in events:
-                    if not generation.take(event, report):
-                        break
+            try:
+                async with self._client.completion(body, answer=request.max_tokens) as events:
+                    async for event in events:
+                        if not generation.take(event, report):
+                            break
+            finally:
+                lease.held = generation.held()
             return generation.reply(seed=sampling.seed, queued_s=generation.sent_at - queued_at)
-
-
-@dataclass(kw_only=True)
-class _Generation:
-    """What is known of one running request; keeps the lease's book as it goes."""
-
-    ids: list[int]
-    lease: Lease
-    sent_at: float
-    text: list[str] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    predicted: int = 0
-    cached: int = 0
-    first_token_at: float | None = None
-    final: Final | None = None
-    watch: RepetitionWatch = field(default_factory=RepetitionWatch)
-
-    def take(self, event: Prefill | Piece | Final, report: OnProgress) -> bool:
-        """Account for one event. False when the rest is not worth having."""
-        match event:
-            case Piece():
-                if self.first_token_at is None:
-                    self.first_token_at = monotonic()
-                self.text.append(event.text)
-                self.tokens += event.tokens
-                self.predicted = event.predicted
-                self._hold(len(self.ids))
-                self._report(report, "decode", event.predicted)
-                return not self.watch.feed(event.text)
-            case Prefill():
-                self.cached = event.cached
-                self._hold(event.done)
-                self._report(report, "prefill", event.done)
-            case Final():
-                self.text.append(event.text)
-                self.predicted = event.predicted
-                self.final = event
-                self.lease.idle = True
-        return True
-
-    def reply(self, *, seed: int, queued_s: float) -> Reply:
-        """The whole answer, after the last event or after a loop was cut."""
-        final = self.final
-        now = monotonic()
-        first = self.first_token_at if self.first_token_at is not None else now
-        prompt = len(self.ids)
-        if final is not None:
-            self.cached = final.cached if final.cached is not None else prompt - final.computed
-        # The last prompt token is always computed: its output is the first token of the answer.
-        expected = min(self.lease.expected_cached, prompt - 1)
-        return Reply(
-            text="".join(self.text),
-            finish="length" if final is None or final.cut else "stop",
-            usage=Usage(
-                prompt=prompt,
-                computed=prompt - self.cached,
-                cached=self.cached,
-                expected_cached=expected,
-                predicted=self.predicted,
-            ),
-            timing=Timing(
-                queued_s=queued_s,
-                first_token_s=first - self.sent_at,
-                prefill_s=final.prefill_s if final else first - self.sent_at,
-                decode_s=final.decode_s if final else now - first,
-            ),
-            seed=seed,
-            slot=self.lease.slot,
-        )
-
-    def _hold(self, prompt_tokens: int) -> None:
-        # The newest token is in the slot's cache only once the next one is computed.
-        self.lease.held = self.ids[:prompt_tokens] + self.tokens[:-1]
-
-    def _report(
-        self, report: OnProgress, phase: Literal["prefill", "decode"], done: int
-    ) -> None:
-        report(Progress(phase=phase, slot=self.lease.slot, prompt=len(self.ids), done=done))
 
 
 @asynccontextmanager
@@ -239,12 +164,13 @@ async def open_llamacpp(
         if settings.llamacpp_url is not None:
             key = settings.llamacpp_api_key
             backend = LlamaCppBackend(
-                _checked(settings.llamacpp_url),
+                checked_url(settings.llamacpp_url, "LLAMACPP_URL"),
                 api_key=key.get_secret_value() if key else None,
                 stall_timeout_s=settings.request_timeout_s,
+                load_timeout_s=settings.llamacpp_start_timeout_s,
             )
-            await _wait_loaded(backend, settings, notice)
-            who, log = settings.llamacpp_url, None
+            who, log = f"llama-server at {settings.llamacpp_url}", None
+            notice(f"using the {who}")
         else:
             # Owning a server pulls in hardware and GGUF probing, which an attached one never needs.
             from agent.core.llamacpp_server import open_server  # noqa: PLC0415
@@ -254,9 +180,48 @@ async def open_llamacpp(
                 server.url,
                 api_key=server.api_key,
                 stall_timeout_s=settings.request_timeout_s,
-                died=server.death,
+                died=lambda: _death_of(server),
             )
             who, log = server.description, server.log
         await stack.enter_async_context(backend)
         description = f"{who}: {backend.model}, {backend.slots} slots x {backend.context} tokens"
         yield Opened(backend=backend, description=description, server_log=log)
+
+
+def _death_of(server: LlamaCppServer) -> ServerError | None:
+    reason = server.death()
+    if reason is None:
+        return None
+    return ServerError(reason, log=server.log, fix="Run again; the log says more.")
+
+
+def _body(request: Request, ids: list[int], sampling: Sampling, slot: int) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "prompt": ids,
+        "id_slot": slot,
+        "n_predict": request.max_tokens,
+        "cache_prompt": True,
+        "stream": True,
+        "return_progress": True,
+        "seed": sampling.seed,
+        # Every sampler that is not named here is off.
+        "samplers": ["top_k", "top_p", "temperature"],
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "temperature": sampling.temperature,
+    }
+    if request.json_schema is not None:
+        body["json_schema"] = request.json_schema
+    return body
+
+
+def _varied(sampling: Sampling, retry: int) -> Sampling:
+    """The preset for one try; every retry differs from what went wrong before."""
+    if retry == 0:
+        return sampling
+    varied = sampling.with_seed(sampling.seed + _RETRY_SEED * retry)
+    return replace(varied, temperature=max(varied.temperature, _RETRY_TEMPERATURE))
+
+
+def _ignore(progress: Progress) -> None:
+    """Nobody wants to know."""

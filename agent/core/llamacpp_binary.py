@@ -50,7 +50,7 @@ class Binary:
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that it needs besides those of this process."""
     skipped: tuple[str, ...] = ()
-    """Why the candidates before it were passed over."""
+    """One line per candidate that was passed over, with the reason."""
 
     def knows(self, flag: str) -> bool:
         """Whether `flag`, with its dashes, may be given."""
@@ -103,7 +103,7 @@ def find_binary(
             commit=probe.commit,
             flags=probe.flags,
             environment=environment,
-            skipped=tuple(reasons),
+            skipped=tuple(f"passed over llama-server {reason}" for reason in reasons),
         )
     listed = "".join(f"\n  {reason}" for reason in reasons)
     raise BinaryError(f"No llama-server runs here.{listed}", fix=INSTALL)
@@ -171,7 +171,7 @@ def _ask(path: Path, question: str, environment: Mapping[str, str], limit_s: flo
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=environment_for(**environment),
+            env={**environment_for(), **environment},
             start_new_session=True,
         )
     except OSError as error:
@@ -187,14 +187,17 @@ def _ask(path: Path, question: str, environment: Mapping[str, str], limit_s: flo
     try:
         with process:
             assert process.stdout is not None  # noqa: S101 - it was asked for above
-            output = process.stdout.read(_OUTPUT_LIMIT).decode(errors="replace")
-            if len(output) >= _OUTPUT_LIMIT:
+            printed = process.stdout.read(_OUTPUT_LIMIT)
+            if len(printed) == _OUTPUT_LIMIT:
                 _kill(process.pid)
     finally:
         timer.cancel()
         _kill(process.pid)
     if late.is_set():
         raise _Unusable(f"does not answer {question} within {limit_s:g} s")
+    if len(printed) == _OUTPUT_LIMIT:
+        raise _Unusable(f"answers {question} without end", foreign=True)
+    output = printed.decode(errors="replace")
     _judge(question, process.returncode, output)
     return output
 

@@ -1,16 +1,15 @@
-"""llama-server's HTTP interface, typed: what we send, what comes back, what its errors mean.
+"""llama-server's HTTP interface: one method per endpoint, every failure one of our errors.
 
-Written for llama.cpp b10434 (tools/server/README.md there); fields that older builds lack have a
-stand-in. Knows nothing of slots that are taken or of prompts: see `llamacpp_backend`.
+Knows nothing of leases and prompts: see `llamacpp_backend`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -22,7 +21,16 @@ from agent.core.errors import (
     GarbledOutput,
     ServerError,
 )
-from agent.core.http_errors import http_errors, new_client, stalled
+from agent.core.http_errors import http_errors, new_client, stalled, understanding
+from agent.core.llamacpp_wire import (
+    Event,
+    Failure,
+    Final,
+    Served,
+    parse_event,
+    parse_failure,
+    parse_props,
+)
 from agent.core.sse import EventReader
 
 _FIX = (
@@ -32,62 +40,14 @@ _FIX = (
 _RETRY_FOR_S = 4.0
 """A server that restarts its HTTP side is back within this time; a model load takes longer and is
 waited for when the server is opened, not here."""
-_FIRST_PAUSE_S = 0.1
+_FIRST_PAUSE_S = 0.05
+_LOAD_PAUSE_S = 0.2
 _LOOK_TIMEOUT_S = 5.0
 """/slots is answered between two batches; longer than that it says nothing useful."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Served:
-    """What /props tells: the only truth about a running server."""
-
-    context: int
-    """Tokens per slot, as served."""
-    slots: int
-    model: str
-    bos: str
-    """Text of the token that starts a sequence; empty when the model has none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prefill:
-    """The server reads the prompt. Counts are tokens; `done` includes the cached ones."""
-
-    total: int
-    cached: int
-    done: int
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A piece of the answer."""
-
-    text: str
-    tokens: list[int]
-    predicted: int
-    """Tokens of the answer so far."""
-
-
-@dataclass(frozen=True, slots=True)
-class Final:
-    """The last event of a generation."""
-
-    text: str
-    cut: bool
-    """The token budget or the context ran out."""
-    cached: int | None
-    """Prompt tokens taken from the slot's cache; None where the server does not tell."""
-    computed: int
-    predicted: int
-    prefill_s: float
-    decode_s: float
-
-
-Event = Prefill | Piece | Final
-
-
 class LlamaCppClient:
-    """One server. `died` tells why a server process of ours is gone, None while it lives."""
+    """One server. `died` says why a server process of ours is gone, None while it lives."""
 
     def __init__(
         self,
@@ -95,7 +55,7 @@ class LlamaCppClient:
         *,
         api_key: str | None,
         stall_timeout_s: float,
-        died: Callable[[], str | None] | None = None,
+        died: Callable[[], ServerError | None] | None = None,
     ) -> None:
         self.url = url
         self._stall_s = stall_timeout_s
@@ -107,21 +67,26 @@ class LlamaCppClient:
         """Close all connections."""
         await self._http.aclose()
 
-    async def loading(self) -> bool:
-        """Whether the server still loads its model. Raises BackendUnavailable without one."""
-        with self._errors():
-            return (await self._http.get("/health")).status_code == httpx.codes.SERVICE_UNAVAILABLE
+    async def wait_loaded(self, timeout_s: float) -> None:
+        """Wait for a server that is there but still loads its model (/health says 503).
+
+        Raises BackendUnavailable when nothing answers, or when loading takes longer.
+        """
+        give_up_at = monotonic() + timeout_s
+        while True:
+            with self._errors():
+                status = (await self._http.get("/health")).status_code
+            if status != httpx.codes.SERVICE_UNAVAILABLE:
+                return
+            if monotonic() > give_up_at:
+                raise BackendUnavailable(f"{self._peer} still loads its model.", fix=_FIX)
+            await asyncio.sleep(_LOAD_PAUSE_S)
 
     async def props(self) -> Served:
         """What is served. Raises BackendError when this is no llama-server."""
         data = await self._json(self._http.build_request("GET", "/props"))
         with self._understanding("/props"):
-            return Served(
-                context=int(data["default_generation_settings"]["n_ctx"]),
-                slots=int(data["total_slots"]),
-                model=str(data.get("model_alias") or data["model_path"]),
-                bos=str(data.get("bos_token") or ""),
-            )
+            return parse_props(data)
 
     async def apply_template(self, messages: list[dict[str, str]]) -> str:
         """The text that the model's chat template makes of `messages`, without a leading BOS."""
@@ -145,10 +110,9 @@ class LlamaCppClient:
         try:
             with self._errors():
                 reply = await self._http.get("/slots", timeout=_LOOK_TIMEOUT_S)
-        except BackendUnavailable:
-            return True
-        except BackendError:
-            return False
+        except BackendError as error:
+            # Refused means gone; a connection that was merely lost is worth another look.
+            return isinstance(error.__cause__, httpx.ConnectError)
         if reply.status_code != httpx.codes.OK:
             return True
         with self._understanding("/slots"):
@@ -163,7 +127,10 @@ class LlamaCppClient:
         `answer` is the token budget, for the message of ContextTooSmall. Raises a BackendError:
         BackendStalled after silence, BackendUnavailable when the stream breaks off.
         """
-        response = await self._send(self._post("/completion", body), answer=answer)
+        # The server closes the connection of a stream without saying so in its headers (b10434);
+        # put back into the pool it would fail the next request now and then.
+        request = self._post("/completion", body, connection="close")
+        response = await self._send(request, answer=answer)
         events = self._events(response, answer=answer)
         try:
             yield events
@@ -178,27 +145,25 @@ class LlamaCppClient:
         chunks = response.aiter_raw()
         loop = asyncio.get_running_loop()
         silent_until = loop.time() + self._stall_s
-        final = False
-        # Read on after the final event: a connection is used again only when its body has ended.
-        while chunk := await self._next(chunks, silent_until, over=final):
+        while chunk := await self._next(chunks, silent_until):
             payloads = reader.feed(chunk)
             if payloads:
                 silent_until = loop.time() + self._stall_s
             for payload in payloads:
-                event = self._event(payload, answer=answer)
+                with self._understanding("/completion"):
+                    event = parse_event(payload)
+                if isinstance(event, Failure):
+                    raise self._refusal(event, answer=answer)
                 yield event
-                final = final or isinstance(event, Final)
-        if not final:
-            await self._raise_if_dead()
-            raise BackendUnavailable(
-                f"{self._peer} ended the stream before the answer was complete.", fix=_FIX
-            )
+                if isinstance(event, Final):
+                    return
+        await self._raise_if_dead()
+        raise BackendUnavailable(
+            f"{self._peer} ended the stream before the answer was complete.", fix=_FIX
+        )
 
-    async def _next(
-        self, chunks: AsyncIterator[bytes], silent_until: float, *, over: bool
-    ) -> bytes:
-        """The next bytes, none at the end. Once the answer is `over`, how the connection ends is
-        nobody's concern."""
+    async def _next(self, chunks: AsyncIterator[bytes], silent_until: float) -> bytes:
+        """The next bytes, none at the end."""
         try:
             # Pings wake the connection but are no sign of work, so the deadline is the caller's:
             # httpx's own read timeout would begin anew with each ping.
@@ -206,44 +171,24 @@ class LlamaCppClient:
                 with self._errors():
                     return await anext(chunks, b"")
         except TimeoutError:
-            failure: BackendError = stalled(self._peer, self._stall_s)
-        except BackendError as error:
-            failure = error
-        if over:
-            return b""
-        if isinstance(failure, BackendUnavailable):
+            raise stalled(self._peer, self._stall_s) from None
+        except BackendUnavailable:
             await self._raise_if_dead()
-        raise failure
+            raise
 
-    def _event(self, payload: bytes, *, answer: int) -> Event:
-        with self._understanding("/completion"):
-            data = json.loads(payload)
-            if "error" in data or "code" in data:
-                raise self._refusal(data.get("error", data), answer=answer)
-            if data["stop"]:
-                timings = data["timings"]
-                return Final(
-                    text=data["content"],
-                    cut=data["stop_type"] == "limit",
-                    cached=timings.get("cache_n"),
-                    computed=timings["prompt_n"],
-                    predicted=data["tokens_predicted"],
-                    prefill_s=timings["prompt_ms"] / 1000,
-                    decode_s=timings["predicted_ms"] / 1000,
-                )
-            if "prompt_progress" in data:
-                progress = data["prompt_progress"]
-                return Prefill(progress["total"], progress["cache"], progress["processed"])
-            return Piece(data["content"], data.get("tokens", []), data["tokens_predicted"])
-
-    def _post(self, path: str, body: dict[str, Any]) -> httpx.Request:
+    def _post(
+        self, path: str, body: dict[str, Any], *, connection: str = "keep-alive"
+    ) -> httpx.Request:
         # Compact and encoded here: half the time of httpx's own way for a long list of ids.
         content = json.dumps(body, separators=(",", ":")).encode()
         return self._http.build_request(
-            "POST", path, content=content, headers={"Content-Type": "application/json"}
+            "POST",
+            path,
+            content=content,
+            headers={"Content-Type": "application/json", "Connection": connection},
         )
 
-    async def _json(self, request: httpx.Request) -> Any:  # noqa: ANN401 - callers take it apart
+    async def _json(self, request: httpx.Request) -> Any:
         response = await self._send(request)
         try:
             with self._errors():
@@ -272,7 +217,7 @@ class LlamaCppClient:
                         body = await response.aread()
                     finally:
                         await response.aclose()
-                raise self._refusal(_error_of(response.status_code, body), answer=answer)
+                raise self._refusal(parse_failure(response.status_code, body), answer=answer)
             except BackendUnavailable:
                 await self._raise_if_dead()
                 if loop.time() + pause > give_up_at:
@@ -280,16 +225,14 @@ class LlamaCppClient:
             await asyncio.sleep(pause)
             pause *= 2
 
-    def _refusal(self, error: dict[str, Any], *, answer: int) -> BackendError:
-        """What an error object of llama-server means (tools/server/server-common.cpp,
-        format_error_response)."""
-        code, kind = error.get("code", 0), error.get("type", "")
-        message = str(error.get("message", error))
-        if kind == "exceed_context_size_error":
+    def _refusal(self, failure: Failure, *, answer: int) -> BackendError:
+        """Our error for an error object of llama-server."""
+        code, message = failure.code, failure.message
+        if failure.kind == "exceed_context_size_error":
             return ContextTooSmall(
-                prompt=int(error["n_prompt_tokens"]),
+                prompt=failure.prompt,
                 answer=answer,
-                context=int(error["n_ctx"]),
+                context=failure.context,
                 setting="LLAMACPP_CONTEXT_SIZE",
             )
         if code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
@@ -309,9 +252,9 @@ class LlamaCppClient:
         if self._died is None:
             return
         for _ in range(5):
-            reason = self._died()
-            if reason is not None:
-                raise ServerError(reason)
+            death = self._died()
+            if death is not None:
+                raise death
             await asyncio.sleep(0.02)
 
     @property
@@ -321,23 +264,5 @@ class LlamaCppClient:
     def _errors(self) -> AbstractContextManager[None]:
         return http_errors(self._peer, stall_s=self._stall_s, fix=_FIX)
 
-    @contextmanager
-    def _understanding(self, endpoint: str) -> Iterator[None]:
-        """A reply that does not have the documented form is an error of the peer, not a bug."""
-        try:
-            yield
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BackendError(
-                f"{self._peer} answered {endpoint} in a form that llama-server does not use: "
-                f"{type(error).__name__}: {error}",
-                fix=_FIX,
-            ) from error
-
-
-def _error_of(status: int, body: bytes) -> dict[str, Any]:
-    """The error object of a refused request; a proxy in between may send any other body."""
-    try:
-        error = json.loads(body)["error"]
-        return {"code": status} | error
-    except (ValueError, KeyError, TypeError):
-        return {"code": status, "message": body[:200].decode(errors="replace")}
+    def _understanding(self, endpoint: str) -> AbstractContextManager[None]:
+        return understanding(self._peer, endpoint, fix=_FIX)

@@ -47,14 +47,16 @@ async def end_group(
 ) -> None:
     """TERM the group `terms` times, each with `patience_s` seconds to go, then KILL it.
 
-    Returns when the leader is reaped. The KILL is sent in any case: a leader may leave children
-    behind in its group.
+    Returns when the leader is reaped. The KILL is sent in any case, also when this is cancelled: a
+    leader may leave children behind in its group.
     """
-    for _ in range(terms):
-        if process.returncode is not None:
-            break
-        signal_group(process.pid, signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), patience_s)
-    signal_group(process.pid, signal.SIGKILL)
-    await process.wait()
+    try:
+        for _ in range(terms):
+            if process.returncode is not None:
+                break
+            signal_group(process.pid, signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), patience_s)
+    finally:
+        signal_group(process.pid, signal.SIGKILL)
+        await process.wait()

@@ -1,13 +1,15 @@
-"""Prompts to token ids, each prompt once.
+"""Prompts to token ids, each prompt once, with as few round trips as can be.
 
-All candidates of a step send the same prompt, and the two round trips (chat template, tokenizer)
-cost as much as everything else that we add to a request.
+A round trip costs as much as everything else that we add to a request. So a prompt that is asked
+for again (all candidates of a step send the same one) is remembered, and what the model's chat
+template puts around two messages is learned once instead of being asked for per prompt.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from agent.core.llamacpp_client import LlamaCppClient
 from agent.core.prompts import Prompt
@@ -15,14 +17,56 @@ from agent.core.prompts import Prompt
 _REMEMBERED = 64
 """Prompts; a few MB at the most."""
 
+_PROBES = (
+    Prompt('A{"s": 1}\n\n <y> é', "B{{u}}\n\n\tif a < b & c:\n", "", "    'x'  \\n"),
+    Prompt("Zz", "1\n# <!-- ? -->\n\n", "", "%s"),
+)
+"""What a template could escape, collapse or rewrite. They neither begin nor end with white space:
+many templates strip that, which `ChatFrame.render` leaves to them."""
+
+
+@dataclass(frozen=True)
+class ChatFrame:
+    """What a chat template writes before, between and after one system and one user message."""
+
+    before: str
+    between: str
+    after: str
+
+    def render(self, prompt: Prompt) -> str | None:
+        """The same text as the template's, or None where only the template itself can tell."""
+        system, user = prompt.system, prompt.user
+        if system != system.strip() or user != user.strip() or not (system and user):
+            return None
+        return f"{self.before}{system}{self.between}{user}{self.after}"
+
+    @classmethod
+    def around(cls, prompt: Prompt, rendered: str) -> ChatFrame | None:
+        """The frame in which `rendered` shows the messages of `prompt`; None where it changed
+        them or has them not exactly once."""
+        before, system, rest = rendered.partition(prompt.system)
+        between, user, after = rest.partition(prompt.user)
+        frame = cls(before, between, after)
+        return frame if system and user and frame.render(prompt) == rendered else None
+
 
 class PromptEncoder:
     """The server's chat template and tokenizer, with a memory."""
 
     def __init__(self, client: LlamaCppClient, *, bos: str) -> None:
         self._client = client
-        self._bos_text = bos
+        self._bos = bos
         self._known: OrderedDict[Prompt, asyncio.Task[list[int]]] = OrderedDict()
+        self._frame: ChatFrame | None = None
+
+    async def learn(self) -> None:
+        """Learn the frame of the server's chat template. Without it every prompt is rendered by
+        the server, as it is when the template treats different texts differently."""
+        frames = {
+            ChatFrame.around(probe, await self._client.apply_template(probe.messages))
+            for probe in _PROBES
+        }
+        self._frame = frames.pop() if len(frames) == 1 else None
 
     async def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of the whole prompt, BOS included where the model wants one."""
@@ -46,7 +90,9 @@ class PromptEncoder:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _fetch(self, prompt: Prompt) -> list[int]:
-        text = await self._client.apply_template(prompt.messages)
+        text = self._frame.render(prompt) if self._frame is not None else None
+        if text is None:
+            text = await self._client.apply_template(prompt.messages)
         ids = await self._client.tokenize(text, add_special=True)
         # A template that writes BOS itself, on a build that does not strip it, would double it.
         if len(ids) > 1 and ids[0] == ids[1] and ids[0] == await self._bos_id():
@@ -54,9 +100,9 @@ class PromptEncoder:
         return ids
 
     async def _bos_id(self) -> int | None:
-        if not self._bos_text:
+        if not self._bos:
             return None
-        ids = await self._client.tokenize(self._bos_text, add_special=False)
+        ids = await self._client.tokenize(self._bos, add_special=False)
         return ids[0] if len(ids) == 1 else None
 
     def _forget_failure(self, prompt: Prompt, task: asyncio.Task[list[int]]) -> None:

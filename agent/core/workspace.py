@@ -14,9 +14,9 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import git
 import psutil
@@ -40,6 +40,8 @@ _OPTIONS = [
     "commit.gpgSign=false",
 ]
 _OWNER = "owner.json"
+
+Result = TypeVar("Result")
 
 
 class Workspace:
@@ -68,28 +70,10 @@ class Workspace:
 
     @classmethod
     def _open(cls, path: Path, run: str, worktrees_root: Path) -> Self:
-        try:
-            repo = git.Repo(path, search_parent_directories=True)
-        except (git.InvalidGitRepositoryError, git.NoSuchPathError):
-            raise WorkspaceError(
-                f"{path}: not a git repository",
-                fix="Run it inside a repository, name one with --repo, or type: git init",
-            ) from None
-        repo.git.set_persistent_git_options(c=_OPTIONS)
-        repo.git.update_environment(**_QUIET, **_IDENTITY)
-        if repo.bare or repo.working_tree_dir is None:
-            raise WorkspaceError(
-                f"{path}: a bare repository has no files to work on",
-                fix="Clone it and run in the clone.",
-            )
+        repo = _repository(path)
         try:
             base = str(repo.git.rev_parse("--verify", "--quiet", "HEAD^{commit}"))
-        except git.GitCommandError as error:
-            if "dubious ownership" in str(error.stderr):
-                raise WorkspaceError(
-                    f"{path}: git refuses a repository that belongs to another user",
-                    fix=f"git config --global --add safe.directory {path}",
-                ) from None
+        except git.GitCommandError:
             raise WorkspaceError(
                 f"{path}: the repository has no commit yet",
                 fix="Commit something first; the work starts from the last commit.",
@@ -102,38 +86,37 @@ class Workspace:
 
     async def close(self) -> None:
         """Remove every worktree of this run."""
-        await asyncio.to_thread(self._close)
 
-    def _close(self) -> None:
-        with self._git:
+        def clear() -> None:
             for path in self._made.values():
                 _remove_worktree(self._repo, path)
             self._made.clear()
-        shutil.rmtree(self._worktrees, ignore_errors=True)
+
+        await self._call(clear)
+        await asyncio.to_thread(shutil.rmtree, self._worktrees, ignore_errors=True)
         self._repo.close()
 
     async def dirty(self) -> bool:
         """True when tracked files of the user's checkout differ from its last commit."""
-        out = await self._run("status", "--porcelain", "--untracked-files=no")
-        return bool(out)
+        return bool(await self._run("status", "--porcelain", "--untracked-files=no"))
 
     async def files(self) -> tuple[str, ...]:
         """All tracked files of the base commit, sorted, with forward slashes."""
         out = await self._run("ls-tree", "-r", "-z", "--name-only", self.base)
         return tuple(sorted(name for name in out.split("\0") if name))
 
-    async def read(self, path: str, *, commit: str | None = None) -> str | None:
-        """Text of one file at the base or at `commit`; None when it is absent or not UTF-8."""
+    async def read(self, path: str) -> str | None:
+        """Text of one file at the base; None when it is absent or no UTF-8 text."""
 
         def load() -> bytes | None:
-            with self._git, contextlib.suppress(KeyError):
-                blob = self._repo.commit(commit or self.base).tree / path
+            with contextlib.suppress(KeyError):
+                blob = self._repo.commit(self.base).tree / path
                 if blob.type == "blob":
                     data: bytes = blob.data_stream.read()
                     return data
             return None
 
-        data = await asyncio.to_thread(load)
+        data = await self._call(load)
         if data is None or b"\0" in data[:8000]:
             return None
         try:
@@ -146,42 +129,30 @@ class Workspace:
         target = at or self.base
 
         def prepare() -> Path:
-            with self._git:
-                path = self._made.get(name)
-                if path is None:
-                    path = self._worktrees / name
-                    self._made[name] = path
-                    self._repo.git.worktree("add", "--detach", "--quiet", str(path), target)
-                    return path
-                here = git.Repo(path)
-                try:
-                    here.git.set_persistent_git_options(c=_OPTIONS)
-                    here.git.update_environment(**_QUIET)
+            path = self._made.get(name)
+            if path is None:
+                path = self._worktrees / name
+                self._made[name] = path
+                self._repo.git.worktree("add", "--detach", "--quiet", str(path), target)
+            else:
+                with _opened(path) as here:
                     here.git.reset("--hard", "--quiet", target)
                     here.git.clean("-ffdxq")
-                finally:
-                    here.close()
-                return path
+            return path
 
-        return await asyncio.to_thread(prepare)
+        return await self._call(prepare)
 
     async def snapshot(self, worktree: Path, paths: Sequence[str], message: str) -> str:
-        """Commit `paths` of a worktree on top of the base without moving any branch."""
+        """Commit `paths` of a worktree on top of the base without moving any branch; its id."""
 
         def write() -> str:
-            with self._git:
-                here = git.Repo(worktree)
-                try:
-                    here.git.set_persistent_git_options(c=_OPTIONS)
-                    here.git.update_environment(**_QUIET, **_IDENTITY)
-                    here.git.read_tree(self.base)
-                    here.git.add("--force", "--", *paths)
-                    tree = here.git.write_tree()
-                    return str(here.git.commit_tree(tree, "-p", self.base, "-m", message))
-                finally:
-                    here.close()
+            with _opened(worktree) as here:
+                here.git.read_tree(self.base)
+                here.git.add("--force", "--", *paths)
+                tree = here.git.write_tree()
+                return str(here.git.commit_tree(tree, "-p", self.base, "-m", message))
 
-        return await asyncio.to_thread(write)
+        return await self._call(write)
 
     async def diff(self, commit: str) -> str:
         """Unified diff from the base to `commit`."""
@@ -192,20 +163,12 @@ class Workspace:
     async def publish(self, commit: str, *, branch: str, message: str) -> str:
         """One commit with the tree of `commit` and `message` on a new `branch`; its id.
 
-        Raises WorkspaceError when the branch exists already.
+        Raises GitError when the branch exists already.
         """
         tree = await self._run("rev-parse", f"{commit}^{{tree}}")
         final = await self._run("commit-tree", tree, "-p", self.base, "-m", message)
-        try:
-            await self._run("update-ref", f"refs/heads/{branch}", final, "0" * 40)
-        except git.GitCommandError as error:
-            raise WorkspaceError(f"branch {branch} could not be created: {error.stderr}") from None
+        await self._run("update-ref", f"refs/heads/{branch}", final, "0" * 40)
         return final
-
-    async def delete_branch(self, branch: str, commit: str) -> None:
-        """Take back a branch of ours that still points to `commit`."""
-        with contextlib.suppress(git.GitCommandError):
-            await self._run("update-ref", "-d", f"refs/heads/{branch}", commit)
 
     async def fast_forward(self, commit: str) -> str:
         """Move the user's current branch to `commit` and return its name.
@@ -218,48 +181,97 @@ class Workspace:
             raise WorkspaceError("--apply: the checkout has uncommitted changes", fix=by_hand)
         try:
             branch = await self._run("symbolic-ref", "--short", "--quiet", "HEAD")
-        except git.GitCommandError:
+        except GitError:
             raise WorkspaceError("--apply: no branch is checked out", fix=by_hand) from None
         if await self._run("rev-parse", "HEAD") != self.base:
             raise WorkspaceError(f"--apply: {branch} has moved during the run", fix=by_hand)
         try:
             await self._run("merge", "--ff-only", "--quiet", commit)
-        except git.GitCommandError as error:
-            reason = str(error.stderr).strip().strip("'")
-            raise WorkspaceError(f"--apply: git refused: {reason}", fix=by_hand) from None
+        except GitError as error:
+            raise WorkspaceError(f"--apply: {error.message}", fix=by_hand) from None
         return branch
 
     async def has_commit_mentioning(self, text: str) -> bool:
         """True when a commit on any local branch has `text` in its message."""
-        out = await self._run("log", "--branches", "-1", "--format=%H", "-F", f"--grep={text}")
-        return bool(out)
-
-    async def is_ignored(self, path: str) -> bool:
-        """True when git ignores `path` of the checkout."""
-        try:
-            await self._run("check-ignore", "--quiet", "--", path)
-        except git.GitCommandError:
-            return False
-        return True
+        return bool(
+            await self._run("log", "--branches", "-1", "--format=%H", "-F", f"--grep={text}")
+        )
 
     async def _run(self, command: str, *arguments: str) -> str:
-        def call() -> str:
-            with self._git:
-                return str(getattr(self._repo.git, command.replace("-", "_"))(*arguments))
+        method = getattr(self._repo.git, command.replace("-", "_"))
+        return await self._call(lambda: str(method(*arguments)))
 
-        return await asyncio.to_thread(call)
+    async def _call(self, work: Callable[[], Result]) -> Result:
+        """Do `work` in a thread, one at a time, and map what git says when it fails."""
+
+        def locked() -> Result:
+            with self._git:
+                return work()
+
+        try:
+            return await asyncio.to_thread(locked)
+        except git.GitCommandError as error:
+            raise GitError(_command_of(error), str(error.stderr)) from None
+
+
+class GitError(WorkspaceError):
+    """A git command failed; the message is git's own."""
+
+    exit_code = 1
+
+    def __init__(self, command: str, said: str) -> None:
+        text = said.strip().removeprefix("stderr:").strip().strip("'")
+        super().__init__(f"git {command} failed: {text or 'it said nothing'}")
+
+
+def locate(path: Path) -> Path:
+    """The top folder of the checkout that holds `path`. Raises WorkspaceError as `open` does."""
+    repo = _repository(path)
+    try:
+        return Path(str(repo.working_tree_dir))
+    finally:
+        repo.close()
 
 
 def create_repository(folder: Path, *, message: str) -> None:
     """Make `folder` a git repository with one commit of everything in it."""
-    repo = git.Repo.init(folder, initial_branch="main")
-    try:
-        repo.git.set_persistent_git_options(c=_OPTIONS)
-        repo.git.update_environment(**_QUIET, **_IDENTITY)
+    git.Repo.init(folder, initial_branch="main").close()
+    with _opened(folder) as repo:
         repo.git.add("--all")
         repo.git.commit("--quiet", "--no-verify", "-m", message)
-    finally:
+
+
+def _command_of(error: git.GitCommandError) -> str:
+    words = [str(word) for word in error.command] if isinstance(error.command, list) else []
+    plain = [word for word in words[1:] if word != "-c" and "=" not in word]
+    return plain[0] if plain else "command"
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[git.Repo]:
+    with git.Repo(path) as repo:
+        repo.git.set_persistent_git_options(c=_OPTIONS)
+        repo.git.update_environment(**_QUIET, **_IDENTITY)
+        yield repo
+
+
+def _repository(path: Path) -> git.Repo:
+    try:
+        repo = git.Repo(path, search_parent_directories=True)
+    except (git.InvalidGitRepositoryError, git.NoSuchPathError):
+        raise WorkspaceError(
+            f"{path}: not a git repository",
+            fix="Run it inside a repository, name one with --repo, or type: git init",
+        ) from None
+    if repo.bare or repo.working_tree_dir is None:
         repo.close()
+        raise WorkspaceError(
+            f"{path}: a bare repository has no files to work on",
+            fix="Clone it and run in the clone.",
+        )
+    repo.git.set_persistent_git_options(c=_OPTIONS)
+    repo.git.update_environment(**_QUIET, **_IDENTITY)
+    return repo
 
 
 def _identity_of(pid: int) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""What makes them a team: tasks, state, nodes, graph, reports."""

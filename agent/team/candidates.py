@@ -18,7 +18,7 @@ from agent.core.sampling import Sampling, candidate_sampling
 from agent.team.coder import Job, write_step
 from agent.team.context import Race, TeamContext
 from agent.team.edits import check_edit_path
-from agent.team.state import Attempt, Candidate, Plan, Review, Step, Tests
+from agent.team.state import Attempt, Candidate, Plan, Review, Step, Tests, of_round
 from agent.team.verification import lint_commands, run_tests
 
 
@@ -176,6 +176,13 @@ def best_of(candidates: Sequence[Candidate]) -> Candidate | None:
         key=lambda c: (c.status != "green", c.tests.failures if c.tests else 0, c.index),
         default=None,
     )
+
+
+def best_so_far(candidates: Sequence[Candidate]) -> Candidate | None:
+    """The best candidate of the last round that wrote anything usable."""
+    rounds = sorted({candidate.round for candidate in candidates}, reverse=True)
+    found = (best_of(of_round(candidates, number)) for number in rounds)
+    return next((best for best in found if best is not None), None)
 
 
 def steps_to_repair(plan: Plan, evidence: str) -> list[Step]:

@@ -62,9 +62,7 @@ async def write_step(job: Job, context: TeamContext) -> str:
     return await _whole(job, context, current, follow_up=len(failed) + 1)
 
 
-async def _whole(
-    job: Job, context: TeamContext, current: str | None, follow_up: int = 0
-) -> str:
+async def _whole(job: Job, context: TeamContext, current: str | None, follow_up: int = 0) -> str:
     path = job.step.path
     words = context.prompts.fill("answer_whole_file", path=path)
     reply = await _ask(job, context, words, follow_up=follow_up)

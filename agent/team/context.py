@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pydantic import BaseModel
 
-from agent.core.backend_manager import Backend, OnProgress, Progress, Reply, Request, Timing, Usage
+from agent.core.backend_manager import Backend, OnProgress, Progress, Reply, Request, Usage
 from agent.core.config import Settings
 from agent.core.journal import Journal
 from agent.core.prompts import Prompt, PromptBook
@@ -25,16 +27,28 @@ class Totals:
 
     usage: Usage = field(default_factory=Usage)
     requests: int = 0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-    """Seconds of decoding added over requests that ran at the same time."""
+    busy_s: float = 0.0
+    """Wall seconds during which at least one request ran."""
+    _running: int = 0
+    _since: float = 0.0
 
-    def add(self, usage: Usage, timing: Timing) -> None:
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Measure one request, from sending to its end."""
+        if self._running == 0:
+            self._since = time.monotonic()
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if self._running == 0:
+                self.busy_s += time.monotonic() - self._since
+
+    def add(self, usage: Usage) -> None:
         """Count one reply."""
         self.usage += usage
         self.requests += 1
-        self.prefill_s += timing.prefill_s
-        self.decode_s += timing.decode_s
 
 
 @dataclass
@@ -80,14 +94,17 @@ class TeamContext:
 
     async def ask(self, request: Request, *, role: str, candidate: int | None = None) -> Reply:
         """The model's answer as text. Raises a BackendError."""
-        reply = await self.backend.complete(request, self._progress(role, candidate))
-        self.totals.add(reply.usage, reply.timing)
+        with self.totals.request():
+            reply = await self.backend.complete(request, self._progress(role, candidate))
+        self.totals.add(reply.usage)
         return reply
 
     async def ask_json(self, request: Request, answer: type[Answer], *, role: str) -> Answer:
         """The model's answer in the form of `answer`. Raises a BackendError."""
-        value, reply = await self.backend.complete_json(request, answer, self._progress(role, None))
-        self.totals.add(reply.usage, reply.timing)
+        progress = self._progress(role, None)
+        with self.totals.request():
+            value, reply = await self.backend.complete_json(request, answer, progress)
+        self.totals.add(reply.usage)
         return value
 
     def _progress(self, role: str, candidate: int | None) -> OnProgress:

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Literal
 
+import aiosqlite
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Checkpointer, Send
 
 from agent.core.errors import BadAnswer, GarbledOutput
-from agent.team.candidates import attempt, best_of
+from agent.team.candidates import attempt, best_of, best_so_far
 from agent.team.context import TeamContext
 from agent.team.planner import make_plan
 from agent.team.reviewer import review_candidate
-from agent.team.state import Attempt, Candidate, Review, TeamState, of_round
+from agent.team.state import (
+    Attempt,
+    Candidate,
+    Comment,
+    Plan,
+    Review,
+    Step,
+    TeamState,
+    Tests,
+    of_round,
+)
+from agent.team.task_file import Task
 
 Team = Runtime[TeamContext]
+_STATE_TYPES = (Task, Plan, Step, Candidate, Tests, Review, Comment)
 
 
 async def plan(state: TeamState, runtime: Team) -> TeamState:
@@ -73,7 +90,7 @@ def after_review(state: TeamState) -> Literal["accepted", "again", "end"]:
 def fan_out(state: TeamState, candidates: int) -> list[Attempt]:
     """What each candidate of the state's round starts from."""
     number = state["round"]
-    earlier = of_round(state.get("candidates", []), number - 1)
+    start = best_so_far(state.get("candidates", []))
     return [
         Attempt(
             task=state["task"],
@@ -81,27 +98,35 @@ def fan_out(state: TeamState, candidates: int) -> list[Attempt]:
             plan=state["plan"],
             round=number,
             index=index,
-            start_from=best_of(earlier),
+            start_from=start,
             review=state.get("review"),
         )
         for index in range(candidates)
     ]
 
 
-def why_given_up(
-    candidates: Sequence[Candidate], verdict: Review | None, rounds: int
-) -> str:
+def why_given_up(candidates: Sequence[Candidate], verdict: Review | None, rounds: int) -> str:
     """One line for the end of a run without an accepted candidate."""
     times = f"after {rounds} round{'s' if rounds > 1 else ''}"
     if verdict is not None:
         remarks = "; ".join(comment.text for comment in verdict.comments) or "no reason given"
         return f"The reviewer still asks for a revision {times}: {remarks}"
-    best = best_of(of_round(candidates, rounds - 1)) or best_of(candidates)
+    best = best_so_far(candidates)
     if best is None:
         reasons = {c.reason for c in candidates if c.reason}
         return f"No usable answer {times}: {'; '.join(sorted(reasons)) or 'nothing came'}"
     said = best.tests.summary if best.tests else best.reason
     return f"No candidate passed the tests {times}: {said}"
+
+
+@asynccontextmanager
+async def checkpoints(path: Path) -> AsyncIterator[AsyncSqliteSaver]:
+    """The checkpoint database at `path`. It restores only the types of our own state."""
+    serializer = JsonPlusSerializer(
+        allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in _STATE_TYPES]
+    )
+    async with aiosqlite.connect(path) as connection:
+        yield AsyncSqliteSaver(connection, serde=serializer)
 
 
 def build_graph(

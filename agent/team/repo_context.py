@@ -65,9 +65,7 @@ async def view_repository(
     return RepositoryView(text=text, shown=shown, left_out=tuple(left_out))
 
 
-def relevant_files(
-    files: Sequence[str], *, prose: str, test_command: Sequence[str]
-) -> list[str]:
+def relevant_files(files: Sequence[str], *, prose: str, test_command: Sequence[str]) -> list[str]:
     """Files worth showing, best first: those that the test command names, those that the prose
     names by path, then those whose name is a word of the prose."""
     tracked = set(files)

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from agent.team.task_file import Task
+
+
+Path = Annotated[str, Field(min_length=1, max_length=200)]
+"""A path as a model writes it; bounded, because a schema does not end a string by itself."""
+
+
+Number = Annotated[int, Field(ge=1, le=8)]
+"""The number of a step, counted from 1."""
 
 
 class Frozen(BaseModel):
@@ -24,10 +32,10 @@ class Frozen(BaseModel):
 class Step(Frozen):
     """One file to create or edit."""
 
-    path: str = Field(min_length=1, max_length=200)
+    path: Path
     action: Literal["create", "edit"]
     instruction: str = Field(min_length=1, max_length=1200)
-    depends_on: list[int] = Field(default_factory=list, max_length=8)
+    depends_on: list[Number] = Field(default_factory=list, max_length=8)
     """Numbers of earlier steps, counted from 1."""
 
 
@@ -36,7 +44,7 @@ class Plan(Frozen):
 
     summary: str = Field(max_length=400)
     steps: list[Step] = Field(min_length=1, max_length=8)
-    read: list[str] = Field(default_factory=list, max_length=8)
+    read: list[Path] = Field(default_factory=list, max_length=8)
     """Further files that the coder must see."""
 
 
@@ -45,19 +53,18 @@ def plan_answer(allowed: Sequence[str]) -> type[Plan]:
 
     The schema then keeps a small model from inventing a path at all.
     """
-    path: object = Literal[tuple(allowed)] if allowed else str
-    step = create_model(
+    kind: Any = Literal[tuple(allowed)] if allowed else Path
+    step: Any = create_model(
         "PlannedStep",
         __base__=Step,
-        path=(path, ... if allowed else Field(min_length=1, max_length=200)),
-        depends_on=(list[int], Field(max_length=8)),
+        path=(kind, ...),
+        depends_on=(list[Number], Field(max_length=8)),
     )
-    # pydantic builds fields from values that a type checker cannot follow
-    return create_model(  # type: ignore[call-overload,no-any-return]
+    return create_model(
         "PlanAnswer",
         __base__=Plan,
         steps=(list[step], Field(min_length=1, max_length=8)),
-        read=(list[str], Field(max_length=8)),
+        read=(list[Path], Field(max_length=8)),
     )
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 import textwrap
 import unicodedata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -35,6 +35,7 @@ MOST_CANDIDATES = 32
 _SLUG_CHARACTERS = 40
 _TITLE_CHARACTERS = 72
 
+_BINARY = re.compile("[\0\ud800-\udfff]")
 _EXAMPLE = "A task file starts with ---, lines like `title: Add a helper`, and --- again."
 
 
@@ -66,6 +67,16 @@ class Task(BaseModel):
 
     lines: tuple[tuple[str, int], ...] = Field(default=(), repr=False)
     """Where each path stands in the source, for messages of `check_paths`."""
+
+    @property
+    def prose(self) -> str:
+        """Title and body as every prompt shows them."""
+        return f"{self.title}\n\n{self.body}"
+
+    @property
+    def may_change(self) -> str:
+        """The paths that may change, as every prompt shows them."""
+        return ", ".join(self.files) or "any"
 
     @property
     def slug(self) -> str:
@@ -116,13 +127,12 @@ def parse_task(text: str, *, source: str) -> Task:
     _refuse_binary(text, source)
     head, body = _split(text, source)
     front = read_front_matter(head, source=source, first_line=2)
-    task = _build(front, body.strip(), source)
-    if not task:
+    body = body.strip()
+    if not body:
         line = head.count("\n") + 3
-        raise TaskFileError(
-            source, "says nothing", line=line, fix="Write below the front matter what is wanted."
-        )
-    return task
+        fix = "Write below the front matter what is wanted."
+        raise TaskFileError(source, "the task says nothing", line=line, fix=fix)
+    return _build(front, body, source)
 
 
 def task_from_prose(prose: str, *, source: str = "--task") -> Task:
@@ -133,6 +143,8 @@ def task_from_prose(prose: str, *, source: str = "--task") -> Task:
     if not body or not first:
         raise TaskFileError(source, "says nothing", fix="Write what is wanted.")
     title = textwrap.shorten(first, _TITLE_CHARACTERS, placeholder="...")
+    if title == "...":  # one word, longer than a title may be
+        title = first[:_TITLE_CHARACTERS]
     return Task(title=title, body=body, source=source)
 
 
@@ -163,17 +175,43 @@ def _split(text: str, source: str) -> tuple[str, str]:
     raise TaskFileError(source, "the front matter has no end", line=1, fix=_EXAMPLE)
 
 
-def _build(front: FrontMatter, body: str, source: str) -> Task | None:
-    title = " ".join(front.text("title").split())
-    files = front.texts("files", may_be_empty=False)
-    context = front.texts("context", may_be_empty=True)
-    return body and Task(
-        title=title,
+def _build(front: FrontMatter, body: str, source: str) -> Task:
+    files, context = front.texts("files"), front.texts("context")
+    if "files" in front.nodes and not files:
+        fix = "Leave the key out to let the planner decide."
+        line = front.line("files")
+        raise TaskFileError(source, "is an empty list", line=line, key="files", fix=fix)
+    places = [
+        (f"{key} {_tidy(path)}", line)
+        for key, found in (("files", files), ("context", context))
+        for path, line in found
+    ]
+    return Task(
+        title=" ".join(front.text("title").split()),
         body=body,
-        files=tuple(files),
-        context=tuple(context),
+        files=tuple(dict.fromkeys(_tidy(path) for path, _ in files)),
+        context=tuple(dict.fromkeys(_tidy(path) for path, _ in context)),
         test=front.optional_text("test"),
         candidates=front.number("candidates", most=MOST_CANDIDATES),
         source=source,
-        lines=(*_places("files", files), *_places("context", context)),
+        lines=tuple(places),
+    )
+
+
+def _tidy(path: str) -> str:
+    """One spelling per file, because paths are compared as texts; a final / stays to be refused."""
+    return path if path.endswith("/") else str(PurePosixPath(path))
+
+
+def _refuse_binary(text: str, source: str) -> None:
+    if match := _BINARY.search(text):
+        line = text.count("\n", 0, match.start()) + 1
+        raise TaskFileError(source, "is no text", line=line, fix="Save the file as UTF-8 text.")
+
+
+def _too_large(source: str) -> TaskFileError:
+    return TaskFileError(
+        source,
+        f"is larger than {MOST_BYTES} bytes",
+        fix="Name large files under context instead of pasting them.",
     )

@@ -12,7 +12,7 @@ from tools.tiny_coder import execution, mutate, values
 from tools.tiny_coder.phrasing import capitalized, choose, fill, listed
 from tools.tiny_coder.pipelines import draw_pipeline
 from tools.tiny_coder.templates import all_templates
-from tools.tiny_coder.words import Split, function_name, is_free_name, training_word
+from tools.tiny_coder.words import Split, function_name, is_free_name, training_word, word_table
 
 _LONGEST_LITERAL = 70
 _TRIES = 40
@@ -228,42 +228,10 @@ def first_failure(code: str, function: Function) -> WrongAttempt | None:
     return None
 
 
-_SEEN_NAMES = {
-    "str": "text s string phrase sentence line content message raw source txt body input_text",
-    "word": "word s text name term token string key label t other second",
-    "char": "char c ch letter symbol target sep mark",
-    "int": "n x num number value amount a b y count first second m val",
-    "list": "numbers nums values xs items data seq scores elements lst entries arr sequence samples",
-    "strs": "words names items strings lines tokens labels values texts entries tags",
-    "dict": "data mapping d table counts scores prices stock items record settings info",
-    "matrix": "matrix grid rows table m nested lists",
-}
-_UNSEEN_NAMES = {
-    "str": "passage snippet caption para words_in",
-    "word": "stem lemma piece",
-    "char": "glyph sign_char",
-    "int": "quantity figure measure_1 q",
-    "list": "readings series figures batch ys",
-    "strs": "terms titles phrases",
-    "dict": "ledger catalog registry",
-    "matrix": "board lattice",
-}
-_SEEN_ROLES = {
-    "lo": "lo low lower minimum min_value start",
-    "hi": "hi high upper maximum max_value end",
-    "n": "n k size count amount num number length",
-    "p": "percent p rate",
-    "y": "year y",
-    "w": "width w",
-    "h": "height h",
-    "m": "minutes m total",
-    "c": "celsius c degrees temp",
-    "f": "fahrenheit f degrees temp",
-}
-_UNSEEN_ROLES = {
-    "lo": "floor bottom", "hi": "ceiling top", "n": "qty places", "p": "pct", "y": "yr",
-    "w": "breadth", "h": "tallness", "m": "mins", "c": "deg", "f": "deg",
-}  # fmt: skip
+_SEEN_NAMES = word_table("arguments")
+_UNSEEN_NAMES = word_table("unseen_arguments")
+_SEEN_ROLES = word_table("roles")
+_UNSEEN_ROLES = word_table("unseen_roles")
 _FAMILIES = {
     "str": "str csv lowstr spaced lines query pal",
     "word": "word anag like same runs snake camel binstr name",
@@ -296,8 +264,8 @@ def argument_names(
     for role, kind in roles.items():
         family = _FAMILY_OF.get(kind, "int")
         by_role = family == "int" and role in _SEEN_ROLES
-        seen = (_SEEN_ROLES[role] if by_role else _SEEN_NAMES[family]).split()
-        unseen = (_UNSEEN_ROLES[role] if by_role else _UNSEEN_NAMES[family]).split()
+        seen = _SEEN_ROLES[role] if by_role else _SEEN_NAMES[family]
+        unseen = _UNSEEN_ROLES[role] if by_role else _UNSEEN_NAMES[family]
         pool = unseen if split.unseen_words and not default else seen
         if not split.unseen_words and random.random() < 0.35:
             pool = [training_word(random) for _ in range(3)]

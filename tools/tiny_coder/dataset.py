@@ -35,6 +35,28 @@ class Dataset:
         """Tokens of each sample."""
         return np.diff(self.offsets)
 
+    def subset(self, samples: list[int]) -> Dataset:
+        """Only these samples."""
+        spans = [slice(self.offsets[n], self.offsets[n + 1]) for n in samples]
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[samples])]).astype(np.int64)
+        return Dataset(
+            np.concatenate([self.ids[span] for span in spans]),
+            np.concatenate([self.weights[span] for span in spans]),
+            offsets,
+            [self.roles[n] for n in samples],
+        )
+
+    @staticmethod
+    def concatenate(datasets: list[Dataset]) -> Dataset:
+        """All samples of all datasets."""
+        lengths = np.concatenate([dataset.lengths for dataset in datasets])
+        return Dataset(
+            np.concatenate([dataset.ids for dataset in datasets]),
+            np.concatenate([dataset.weights for dataset in datasets]),
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            [role for dataset in datasets for role in dataset.roles],
+        )
+
     def save(self, path: Path) -> None:
         """Write all arrays into one ``.npz`` file."""
         arrays: dict[str, Any] = {

@@ -72,8 +72,8 @@ def syntax_error(random: Random, path: str, code: str) -> str | None:
         compile(code, path, "exec")
     except SyntaxError as error:
         line = (error.text or "").strip()
-        found = failed_import(random, path, f"SyntaxError: {error.msg}")
-        return found.replace("E   ", f'E     File "{path}", line {error.lineno}\nE       {line}\nE   ')
+        place = f'E     File "{path}", line {error.lineno}\nE       {line}\nE   '
+        return failed_import(random, path, f"SyntaxError: {error.msg}").replace("E   ", place)
     return None
 
 

@@ -68,10 +68,8 @@ class Pipeline:
     def meaningful_names(self) -> list[str]:
         """Function names that say what the pipeline does."""
         labels = [primitive.label for primitive in self.primitives]
-        return [
-            f"{name}_it" if name == labels[-1] else name
-            for name in ["_".join(labels), "_".join(labels[::-1]), labels[-1], "_".join(labels[-2:])]
-        ]
+        joined = ["_".join(part) for part in (labels, labels[::-1], labels[-1:], labels[-2:])]
+        return [f"{name}_it" if name == labels[-1] else name for name in joined]
 
     @property
     def hints(self) -> list[Any]:
@@ -108,7 +106,8 @@ class Pipeline:
         return self._connect(random, phrases)
 
     def _describe_as_noun(self, random: Random) -> str:
-        element = random.choice(["number", "value"] if self.source == "ints" else ["word", "string"])
+        elements = ["number", "value"] if self.source == "ints" else ["word", "string"]
+        element = random.choice(elements)
         noun = ""
         for primitive, drawn in self.steps:
             own = fill(choose(random, random.choice(primitive.nouns)), drawn)

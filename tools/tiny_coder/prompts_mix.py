@@ -24,7 +24,7 @@ def draw_book(random: Random, exact: float) -> PromptBook:
     if random.random() < exact:
         return shipped_book()
     texts = {
-        "system": _some(random, "system", 0, 3) or "You write Python.",
+        "system": _some(random, "system") or "You write Python.",
         "shared": _shared(random),
         "planner": f"{_opening(random, 'planner')}\n{{{{correction}}}}\n",
         "coder": f"{_opening(random, 'coder')}\n\n{_section(random, 'step')}\n\n{_answer(random)}",
@@ -51,7 +51,7 @@ def _shared(random: Random) -> str:
 
 
 def _opening(random: Random, role: str) -> str:
-    heading, words = _one(random, f"{role}_heading"), _some(random, role, 0, 3)
+    heading, words = _one(random, f"{role}_heading"), _some(random, role)
     return f"{heading}\n{words}".rstrip()
 
 
@@ -67,10 +67,10 @@ def _one(random: Random, name: str) -> str:
     return random.choice(_wordings()[name])
 
 
-def _some(random: Random, name: str, low: int, high: int) -> str:
-    """A few of the sentences, in their own order most of the time."""
+def _some(random: Random, name: str) -> str:
+    """None or a few of the sentences, in their own order most of the time."""
     pool = _wordings()[name]
-    chosen = sorted(random.sample(range(len(pool)), random.randint(low, high)))
+    chosen = sorted(random.sample(range(len(pool)), random.choice([0, 0, 1, 1, 2, 3])))
     if random.random() < 0.3:
         random.shuffle(chosen)
     separator = "\n" if random.random() < 0.3 else " "

@@ -8,19 +8,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from agent.core.prompts import Prompt, PromptBook
+from agent.core.prompts import Prompt
 from tools.tiny_coder import evidence, mutate
 from tools.tiny_coder.compose import Function, WrongAttempt
+from tools.tiny_coder.mix import Mix
 from tools.tiny_coder.prompts_mix import draw_book
 from tools.tiny_coder.scene import Change, Scene, draw_scene, join_functions
 from tools.tiny_coder.words import Split, training_word
 
-ROLE_WEIGHTS = {"new": 29, "append": 16, "fix": 6, "repair": 10, "planner": 26, "reviewer": 13}
+ROLE_WEIGHTS = {"new": 32, "append": 16, "fix": 6, "repair": 8, "planner": 27, "reviewer": 11}
 _REFUSALS = [
-    "Your last answer was refused: it was not valid JSON.",
-    "Your last plan was refused: steps must not be empty.",
-    "The last answer could not be used: a path was missing.",
-    "Your last plan was refused: a step names a file that may not change.",
+    f"Your last plan was refused: {reason}\nAnswer with a corrected plan."
+    for reason in (
+        "step 1: depends_on may only name earlier steps",
+        "step 1: the path is not one of the files that may change",
+        "the answer is not valid JSON",
+        "steps must not be empty",
+    )
 ]
 
 
@@ -35,10 +39,10 @@ class Sample:
     """A part of the request that is worth predicting too: the added lines of a right diff."""
 
 
-def draw_sample(random: Random, split: Split, exact: float, role: str | None = None) -> Sample:
-    """A random sample; `exact` is the share of samples that use the shipped prompts."""
+def draw_sample(random: Random, split: Split, mix: Mix, role: str | None = None) -> Sample:
+    """A random sample of that role, or of a random one."""
     chosen = role or random.choices(list(ROLE_WEIGHTS), list(ROLE_WEIGHTS.values()))[0]
-    return _BUILDERS[chosen](random, split, draw_book(random, exact))
+    return _BUILDERS[chosen](random, split, mix)
 
 
 def plan_answer(scene: Scene) -> str:
@@ -64,43 +68,44 @@ def unified_diff(path: str, before: str, after: str) -> str:
     return "\n".join(["```diff", *header, *lines, "```"])
 
 
-def _planner(random: Random, split: Split, book: PromptBook) -> Sample:
+def _planner(random: Random, split: Split, mix: Mix) -> Sample:
     train = split is Split.TRAIN
     two = train and random.random() < 0.12
     fix = train and not two and random.random() < 0.1
     existing = random.random() < (0.6 if fix else 0.35)
-    scene = draw_scene(random, split, existing=existing, fix=fix, two=two)
+    scene = draw_scene(random, split, mix, existing=existing, fix=fix, two=two)
     correction = random.choice(_REFUSALS) if train and random.random() < 0.03 else ""
-    prompt = scene.prompt(book, "planner", correction=correction)
+    prompt = scene.prompt(draw_book(random, mix.exact), "planner", correction=correction)
     return Sample("planner", prompt, plan_answer(scene))
 
 
 def _coder(
-    random: Random, split: Split, book: PromptBook, *, existing: bool, fix: bool, role: str
+    random: Random, split: Split, mix: Mix, *, existing: bool, fix: bool, role: str
 ) -> Sample:
     two = split is Split.TRAIN and not fix and random.random() < 0.1
-    scene = draw_scene(random, split, existing=existing, fix=fix, two=two)
+    scene = draw_scene(random, split, mix, existing=existing, fix=fix, two=two)
     change = random.choice(scene.changes)
-    prompt = scene.coder_prompt(book, change, change.instruction)
+    prompt = scene.coder_prompt(draw_book(random, mix.exact), change, change.instruction)
     return Sample(role, prompt, code_answer(change.after))
 
 
-def _new(random: Random, split: Split, book: PromptBook) -> Sample:
-    return _coder(random, split, book, existing=False, fix=False, role="new")
+def _new(random: Random, split: Split, mix: Mix) -> Sample:
+    return _coder(random, split, mix, existing=False, fix=False, role="new")
 
 
-def _append(random: Random, split: Split, book: PromptBook) -> Sample:
-    return _coder(random, split, book, existing=True, fix=False, role="append")
+def _append(random: Random, split: Split, mix: Mix) -> Sample:
+    return _coder(random, split, mix, existing=True, fix=False, role="append")
 
 
-def _fix(random: Random, split: Split, book: PromptBook) -> Sample:
-    return _coder(random, split, book, existing=random.random() < 0.5, fix=True, role="fix")
+def _fix(random: Random, split: Split, mix: Mix) -> Sample:
+    return _coder(random, split, mix, existing=random.random() < 0.5, fix=True, role="fix")
 
 
-def _repair(random: Random, split: Split, book: PromptBook) -> Sample:
-    scene = draw_scene(random, split, existing=random.random() < 0.3)
+def _repair(random: Random, split: Split, mix: Mix) -> Sample:
+    scene = draw_scene(random, split, mix, existing=random.random() < 0.3)
     change = scene.changes[0]
     wrong, seen = _wrong_result(random, change)
+    book = draw_book(random, mix.exact)
     prompt = scene.repair_prompt(book, change, change.instruction, wrong, seen)
     return Sample("repair", prompt, code_answer(change.after))
 
@@ -131,9 +136,9 @@ def _wrong_result(random: Random, change: Change) -> tuple[str, str]:
     return wrong, f"Tests: exit code 1\n{evidence.failed(random, function, path, attempt)}"
 
 
-def _reviewer(random: Random, split: Split, book: PromptBook) -> Sample:
+def _reviewer(random: Random, split: Split, mix: Mix) -> Sample:
     fix = random.random() < 0.1
-    scene = draw_scene(random, split, existing=random.random() < 0.35, fix=fix)
+    scene = draw_scene(random, split, mix, existing=random.random() < 0.35, fix=fix)
     change = scene.changes[0]
     function, path = change.function, change.path
     right = random.random() < 0.58
@@ -142,6 +147,7 @@ def _reviewer(random: Random, split: Split, book: PromptBook) -> Sample:
     if after == change.before:
         right, after = True, change.after
     tests = _tests_for_review(random, change, attempt, right)
+    book = draw_book(random, mix.exact)
     prompt = scene.prompt(
         book, "reviewer", diff=unified_diff(path, change.before, after), tests=tests
     )
@@ -150,9 +156,7 @@ def _reviewer(random: Random, split: Split, book: PromptBook) -> Sample:
     return Sample("reviewer", prompt, json.dumps(verdict), function.code if right else "")
 
 
-def _tests_for_review(
-    random: Random, change: Change, attempt: WrongAttempt, right: bool
-) -> str:
+def _tests_for_review(random: Random, change: Change, attempt: WrongAttempt, right: bool) -> str:
     draw = random.random()
     if draw < 0.15:
         return "No tests were found."
@@ -182,7 +186,7 @@ def _with(change: Change, code: str) -> str:
     return join_functions(parts)
 
 
-_BUILDERS: dict[str, Callable[[Random, Split, PromptBook], Sample]] = {
+_BUILDERS: dict[str, Callable[[Random, Split, Mix], Sample]] = {
     "new": _new,
     "append": _append,
     "fix": _fix,

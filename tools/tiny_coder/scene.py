@@ -10,6 +10,7 @@ from agent.core.prompts import Prompt, PromptBook
 from agent.team.repo_context import render_repository, render_step
 from tools.tiny_coder.compose import Function, draw_function
 from tools.tiny_coder.evidence import test_file, test_path
+from tools.tiny_coder.mix import Mix
 from tools.tiny_coder.tasks import TaskText, describe_task, describe_two
 from tools.tiny_coder.words import Split, module_path
 
@@ -69,9 +70,10 @@ class Scene:
 
     def coder_prompt(self, book: PromptBook, change: Change, instruction: str) -> Prompt:
         """The coder's prompt for one change; files shown above are not shown again."""
+        current = change.before or None
         repeated: dict[str, str | None] = {}
-        if change.before and self.shown.get(change.path) != change.before:
-            repeated = {change.path: change.before}
+        if change.path not in self.shown or self.shown[change.path] != current:
+            repeated = {change.path: current}
         step = render_step(change.path, change.action, instruction, repeated)
         form = book.fill("answer_whole_file", path=change.path)
         return self.prompt(book, "coder", step=step, answer_format=form)
@@ -110,7 +112,13 @@ def join_functions(codes: list[str]) -> str:
 
 
 def draw_scene(
-    random: Random, split: Split, *, existing: bool, fix: bool = False, two: bool = False
+    random: Random,
+    split: Split,
+    mix: Mix,
+    *,
+    existing: bool,
+    fix: bool = False,
+    two: bool = False,
 ) -> Scene:
     """A random task; `existing` puts it into a file that already holds other functions."""
     change = _draw_change(random, split, existing=existing, fix=fix)
@@ -134,7 +142,7 @@ def draw_scene(
         task=task,
         files=", ".join(paths) if path_given else "any",
         listing=_draw_listing(random, changes),
-        shown=_draw_shown(random, changes, path_given),
+        shown=_draw_shown(random, changes, path_given, mix),
     )
 
 
@@ -168,16 +176,16 @@ def _draw_second(random: Random, first: Change) -> Change:
 
 
 def _draw_listing(random: Random, changes: list[Change]) -> list[str]:
-    listing = set(random.sample(_ALWAYS_THERE, random.randint(0, 3)))
+    listing = set(random.sample(_ALWAYS_THERE, random.choice([0, 0, 1, 2, 3])))
     first = changes[0]
     if first.before:
         listing.add(first.path)
-    if "/" in first.path and random.random() < 0.6:
+    if "/" in first.path and random.random() < 0.5:
         folder = first.path.rsplit("/", 1)[0]
         listing.add(f"{folder}/__init__.py")
         if random.random() < 0.4:
             listing.add(f"{folder}/{module_path(random, Split.TRAIN).rsplit('/', 1)[-1]}")
-    if random.random() < 0.6:
+    if random.random() < 0.5:
         listing.add(test_path(first.path))
     if random.random() < 0.15:
         listing.add(test_path(module_path(random, Split.TRAIN)))
@@ -185,15 +193,15 @@ def _draw_listing(random: Random, changes: list[Change]) -> list[str]:
 
 
 def _draw_shown(
-    random: Random, changes: list[Change], path_given: bool
+    random: Random, changes: list[Change], path_given: bool, mix: Mix
 ) -> dict[str, str | None]:
     first = changes[0]
     shown: dict[str, str | None] = {}
-    if path_given or (first.before and random.random() < 0.5):
+    if path_given or (first.before and random.random() < 0.7):
         for change in changes:
             untouched = change.path == first.path
             shown.setdefault(change.path, (first.before if untouched else change.before) or None)
-    if random.random() < 0.25:
+    if random.random() < mix.tests_shown:
         shown[test_path(first.path)] = test_file(first.function, first.path)
     if random.random() < 0.06:
         shown[_package_file(first.path)] = random.choice(["", '"""Helpers."""', "__all__ = []"])

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from tools.tiny_coder.words import word_list
+
 Hints = list[Any]
 Previous = list[Any]
 Maker = Callable[[Random, Previous, Hints], Any]
 
-_WORDS = """
-apple Bob cat Dog egg fish Green hat ink jam Kite lamp moon nut owl pen quiz Red sun tea up van
-wolf yes zoo hello world data level noon code Python test big stats tool radar kayak abc
-""".split()
+_WORDS = word_list("values")
 _LOWER = [word.lower() for word in _WORDS]
 _KEYS = ["a", "b", "c", "tea", "cat", "sun", "red"]
 
@@ -126,7 +125,7 @@ _MAKERS: dict[str, Maker] = {
     "snake": lambda r, p, h: "_".join(r.choice(_LOWER) for _ in range(r.randint(1, 4))),
     "camel": lambda r, p, h: r.choice(_LOWER)
     + "".join(r.choice(_LOWER).capitalize() for _ in range(r.randint(0, 3))),
-    "binstr": lambda r, p, h: bin(r.randint(0, 60))[2:],
+    "binstr": lambda r, p, h: f"{r.randint(0, 60):b}",
     "name": _one_of("Ann", "Bob", "Eve", "Zoe", "Max", "Tom Lee"),
     "char": _character,
     "int": _integer,

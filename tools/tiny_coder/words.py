@@ -10,7 +10,12 @@ import builtins
 import keyword
 from collections import defaultdict
 from enum import Enum
+from functools import cache
+from pathlib import Path
 from random import Random
+from typing import Any
+
+import yaml
 
 
 class Split(Enum):
@@ -30,51 +35,35 @@ class Split(Enum):
         return self in (Split.COMPOSITION, Split.PARAPHRASE)
 
 
-SEEN = """
-apple river stone cloud table window garden silver copper orange yellow purple winter summer
-forest valley mountain ocean island bridge castle harbor market basket bottle candle pencil paper
-letter number color shape circle square corner middle center border margin header footer title
-label badge token cookie session request response client server socket packet buffer stream cache
-queue stack heap tree graph node edge path route link page post user group team member owner admin
-guest order price cost total amount balance account invoice payment report record entry field
-value item data info stats score rank level grade student teacher course lesson exam test sample
-case result answer question reply message comment note event task job step plan goal rule policy
-check filter helper tool util core main base extra common shared simple quick fast smart tiny small
-big large long short deep wide high low left right front back upper lower inner outer first last
-next prev old new clean dirty raw final temp dummy alpha beta gamma delta sigma omega north south
-east west day week month year hour minute process handle build create make get set find fetch load
-save store read write parse format convert compute calc apply run start stop open close push pop
-move copy merge split join sort pick select choose collect gather scan walk trim pack wrap fold map
-reduce count measure weigh adjust update refresh reset clear init
-""".split()
+def word_list(name: str) -> list[str]:
+    """The words of one entry of ``words.yaml``."""
+    text: str = _document()[name]
+    return text.split()
 
-UNSEEN = """
-lantern meadow pebble thunder velvet walnut zebra falcon glacier hammock jasmine kettle lobster
-marble nectar orchid pepper quartz raven saddle timber umbrella violin whisper yonder blanket
-cactus dolphin ember feather goblet hazel ivory jungle kernel lagoon magnet needle oyster parcel
-quiver ribbon salmon tunnel urchin vessel wagon yarn derive obtain produce evaluate transform
-extract crunch resolve tweak shuffle digest render
-""".split()
 
-_MORE_ENGLISH = """
-return letter average maximum palindrome reverse string because where through between another
-example children different important government company question student country problem little
-people system program during without however national business general available community
-development experience information
-""".split()
+def word_table(name: str) -> dict[str, list[str]]:
+    """The words of one entry that is a table."""
+    return {key: text.split() for key, text in _document()[name].items()}
 
-COMMON_MODULES = """
-utils helpers tools common strings text_utils list_utils mathx numbers_util lib funcs string_utils
-dict_utils textkit slug text stats
-""".split()
-FOLDERS = "src lib app pkg core src/utils tools project demo textkit".split()
-UNSEEN_FOLDERS = ["engine", "source", "kit"]
+
+@cache
+def _document() -> dict[str, Any]:
+    source = Path(__file__).with_suffix(".yaml")
+    document: dict[str, Any] = yaml.safe_load(source.read_text(encoding="utf-8"))
+    return document
+
+
+SEEN = word_list("seen")
+UNSEEN = word_list("unseen")
+_MODULES = word_list("modules")
+_FOLDERS = word_list("folders")
+_UNSEEN_FOLDERS = word_list("unseen_folders")
 _ALPHABET = "abcdefghijklmnoprstuvwxyz"
 
 
 def _letter_chain() -> dict[str, list[str]]:
     chain: dict[str, list[str]] = defaultdict(list)
-    for word in SEEN + _MORE_ENGLISH:
+    for word in SEEN + word_list("more_english"):
         framed = f"^^{word}$"
         for start in range(len(framed) - 2):
             chain[framed[start : start + 2]].append(framed[start + 2])
@@ -147,7 +136,7 @@ def function_name(random: Random, split: Split, meaningful: list[str]) -> str:
 def module_path(random: Random, split: Split) -> str:
     """The path of a Python file, in a folder more often than not."""
     if split.unseen_words:
-        words, folder = (lambda: random.choice(UNSEEN)), random.choice(UNSEEN_FOLDERS + UNSEEN)
+        words, folder = (lambda: random.choice(UNSEEN)), random.choice(_UNSEEN_FOLDERS + UNSEEN)
     else:
         words, folder = (lambda: _module_word(random)), _folder(random)
     stem = words()
@@ -159,9 +148,9 @@ def module_path(random: Random, split: Split) -> str:
 def _module_word(random: Random) -> str:
     draw = random.random()
     if draw < 0.2:
-        return random.choice(COMMON_MODULES)
+        return random.choice(_MODULES)
     return random.choice(SEEN) if draw < 0.4 else training_word(random)
 
 
 def _folder(random: Random) -> str:
-    return random.choice(FOLDERS) if random.random() < 0.5 else training_word(random)
+    return random.choice(_FOLDERS) if random.random() < 0.5 else training_word(random)

@@ -1,0 +1,89 @@
+"""Folders of ours outside the repository: kept ones, and private ones that go away."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agent.core.config import cache_dir
+
+_PREFIX = "turbo-private-"
+_MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - only a private folder with a random name is made
+_MEMORY_NEEDED = 1 << 30
+"""Bytes that must be free there; containers often have 64 MiB, less than two saved slots."""
+
+
+def cache_folder(name: str) -> Path:
+    """The folder `name` of the cache, made when needed; one in the temporary folder when the cache
+    cannot be written (no home, a full or read-only disk)."""
+    wanted = cache_dir() / name
+    if _made(wanted):
+        return wanted
+    base = Path(tempfile.gettempdir()) / f"turbo-local-coder-{os.getuid()}"
+    # The name can be guessed, so somebody else may have made it.
+    if not (_made(base, mode=0o700) and _is_ours(base) and _made(base / name)):
+        return Path(tempfile.mkdtemp(prefix="turbo-"))
+    return base / name
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder that only we can read, in memory where there is room, removed at the end.
+
+    After SIGKILL of this program it is removed when the next one asks for a folder: the lock on it
+    dies with us.
+    """
+    base = _base()
+    _sweep(base)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _base() -> Path:
+    with contextlib.suppress(OSError):
+        enough = shutil.disk_usage(_MEMORY_DISK).free >= _MEMORY_NEEDED
+        if enough and os.access(_MEMORY_DISK, os.W_OK | os.X_OK):
+            return _MEMORY_DISK
+    return Path(tempfile.gettempdir())
+
+
+def _sweep(base: Path) -> None:
+    for folder in base.glob(f"{_PREFIX}*"):
+        if not _is_ours(folder):
+            continue
+        with contextlib.suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(handle)
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        about = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid()
+
+
+def _made(folder: Path, *, mode: int = 0o777) -> bool:
+    try:
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)

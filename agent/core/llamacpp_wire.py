@@ -1,0 +1,126 @@
+"""What llama-server sends, typed.
+
+Written for llama.cpp b10434 (tools/server/README.md and server-task.cpp there); fields that older
+builds lack have a stand-in. The parsers raise ValueError, KeyError, TypeError or AttributeError
+for anything that llama-server does not send.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """What /props tells: the only truth about a running server."""
+
+    context: int
+    """Tokens per slot, as served."""
+    slots: int
+    model: str
+    bos: str
+    """Text of the token that starts a sequence; empty when the model has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """The server reads the prompt. Counts are tokens; `done` includes the cached ones."""
+
+    total: int
+    cached: int
+    done: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of the answer."""
+
+    text: str
+    tokens: list[int]
+    predicted: int
+    """Tokens of the answer so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """The last event of a generation."""
+
+    text: str
+    cut: bool
+    """The token budget or the context ran out."""
+    cached: int | None
+    """Prompt tokens taken from the slot's cache; None where the server does not tell."""
+    computed: int
+    predicted: int
+    prefill_s: float
+    decode_s: float
+
+
+Event = Prefill | Piece | Final
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error object (server-common.cpp, format_error_response)."""
+
+    code: int
+    """HTTP status, also in the middle of a stream."""
+    kind: str
+    message: str
+    prompt: int = 0
+    """Tokens of the refused prompt, for `exceed_context_size_error`."""
+    context: int = 0
+
+
+def parse_props(data: Any) -> Served:
+    """The reply of /props."""
+    return Served(
+        context=int(data["default_generation_settings"]["n_ctx"]),
+        slots=int(data["total_slots"]),
+        model=str(data.get("model_alias") or data["model_path"]),
+        bos=str(data.get("bos_token") or ""),
+    )
+
+
+def parse_event(payload: bytes) -> Event | Failure:
+    """One event of a streamed /completion."""
+    data = json.loads(payload)
+    if "error" in data:
+        return _failure(0, data["error"])
+    if "stop" not in data and "code" in data:
+        return _failure(0, data)
+    if data["stop"]:
+        timings = data["timings"]
+        return Final(
+            text=data["content"],
+            cut=data["stop_type"] == "limit",
+            cached=timings.get("cache_n"),
+            computed=timings["prompt_n"],
+            predicted=data["tokens_predicted"],
+            prefill_s=timings["prompt_ms"] / 1000,
+            decode_s=timings["predicted_ms"] / 1000,
+        )
+    if "prompt_progress" in data:
+        progress = data["prompt_progress"]
+        return Prefill(progress["total"], progress["cache"], progress["processed"])
+    return Piece(data["content"], data.get("tokens", []), data["tokens_predicted"])
+
+
+def parse_failure(status: int, body: bytes) -> Failure:
+    """The body of a refused request; a proxy in between may have sent any other one."""
+    try:
+        return _failure(status, json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Failure(status, "", body[:200].decode(errors="replace"))
+
+
+def _failure(status: int, error: Any) -> Failure:
+    return Failure(
+        code=int(error.get("code", status)),
+        kind=str(error.get("type", "")),
+        message=str(error.get("message", error)),
+        prompt=int(error.get("n_prompt_tokens", 0)),
+        context=int(error.get("n_ctx", 0)),
+    )

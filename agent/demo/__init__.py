@@ -1,0 +1,1 @@
+"""The example repository that `turbo run` works on when no task is named."""

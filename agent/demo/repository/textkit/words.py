@@ -1,0 +1,9 @@
+"""Helpers that look at words."""
+
+
+def count_words(text):
+    return len(text.split())
+
+
+def longest_word(text):
+    return max(text.split(), key=len, default="")

@@ -1,0 +1,132 @@
+"""Apply what a coder answered, and decide which paths a coder may write.
+
+Blocks are located in the file as it was, so that no block can hit what another one wrote, and
+blocks that would change the same lines do not both apply. Line ends, and whether the file ends in a
+newline, stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.core.errors import EditError
+from agent.core.repository_path import why_refused
+from agent.team.answer_parser import parse_whole_file
+from agent.team.hunk_parser import Hunk, parse_hunks
+from agent.team.locate import FileLines, Miss, Place
+
+__all__ = [
+    "Applied",
+    "FailedHunk",
+    "Hunk",
+    "apply_hunks",
+    "check_edit_path",
+    "parse_hunks",
+    "parse_whole_file",
+]
+
+_HEAD = 20
+_OVERLAP = "it changes the same lines as another block"
+_NO_SEARCH = "SEARCH is empty, but the file is not"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedHunk:
+    """A block that was not applied."""
+
+    hunk: Hunk
+    reason: str
+    """Why, as part of a sentence for model and user."""
+
+    nearest: str
+    """Lines of the file, copied exactly, that come nearest to what was searched."""
+
+    nearest_line: int
+    """Line of the file at which `nearest` begins, from 1; 0 when the file is empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """The file after the blocks that could be applied."""
+
+    content: str
+    failed: tuple[FailedHunk, ...]
+
+
+def apply_hunks(content: str, hunks: Sequence[Hunk]) -> Applied:
+    """Apply each block at the one place where it fits; what does not fit is in `failed`."""
+    lines, ends = _split(content)
+    file = FileLines(lines)
+    places: list[Place] = []
+    failed: list[FailedHunk] = []
+    for hunk in hunks:
+        found = _place(file, hunk)
+        if isinstance(found, Place) and any(_overlap(found, other) for other in places):
+            found = Miss(_OVERLAP, (range(found.start, found.end),))
+        if isinstance(found, Place):
+            places.append(found)
+        else:
+            failed.append(_failed(file, hunk, found))
+    return Applied(content=_replaced(lines, ends, places), failed=tuple(failed))
+
+
+def check_edit_path(path: str, root: Path) -> Path:
+    """Where below `root` the file `path` is. Raises EditError when it may not be written."""
+    if reason := why_refused(path, root):
+        raise EditError(f"{path!r} {reason}")
+    return root / path
+
+
+def _split(content: str) -> tuple[list[str], list[str]]:
+    """Lines without their ends, and the ends."""
+    lines = content.split("\n")
+    ends = ["\r\n" if line.endswith("\r") else "\n" for line in lines]
+    lines[:-1] = [line.removesuffix("\r") for line in lines[:-1]]
+    ends[-1] = ""
+    return (lines, ends) if lines[-1] else (lines[:-1], ends[:-1])
+
+
+def _replaced(lines: Sequence[str], ends: Sequence[str], places: Sequence[Place]) -> str:
+    end = "\r\n" if ends.count("\r\n") * 2 > len(ends) else "\n"
+    new_lines: list[str] = []
+    new_ends: list[str] = []
+    at = 0
+    for place in sorted(places, key=lambda place: (place.start, place.end)):
+        new_lines += [*lines[at : place.start], *place.lines]
+        new_ends += [*ends[at : place.start], *[end] * len(place.lines)]
+        at = place.end
+    new_lines += lines[at:]
+    new_ends += ends[at:]
+    if ends and new_ends:  # a line that has become the last one ends as the last one did
+        new_ends = [x or end for x in new_ends[:-1]] + [new_ends[-1] if ends[-1] else ""]
+    return "".join(f"{line}{x}" for line, x in zip(new_lines, new_ends, strict=True))
+
+
+def _place(file: FileLines, hunk: Hunk) -> Place | Miss:
+    if any(line.strip() for line in hunk.search):
+        return file.locate(hunk)
+    if any(line.strip() for line in file.lines):
+        return Miss(_NO_SEARCH, (range(min(_HEAD, len(file.lines))),))
+    return Place(0, len(file.lines), hunk.replace)
+
+
+def _overlap(one: Place, other: Place) -> bool:
+    """They change a common line, or both add at the same place: then nobody knows the order."""
+    added, changed = (one, other) if one.start == one.end else (other, one)
+    if added.start == added.end:
+        if changed.start == changed.end:
+            return added.start == changed.start and bool(added.lines and changed.lines)
+        return changed.start < added.start < changed.end
+    return max(one.start, other.start) < min(one.end, other.end)
+
+
+def _failed(file: FileLines, hunk: Hunk, miss: Miss) -> FailedHunk:
+    shown = [place for place in miss.shown if place]
+    return FailedHunk(
+        hunk=hunk,
+        reason=miss.reason,
+        nearest=file.show(shown),
+        nearest_line=shown[0].start + 1 if shown else 0,
+    )

@@ -1,0 +1,30 @@
+"""What all tests share: a cache and a configuration of their own, and one real llama-server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from servers import RealServer
+
+from agent.core.config import Settings
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Nothing is read from or written to the folders of whoever runs the tests."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("CACHE", "CONFIG", "DATA", "STATE"):
+            patch.setenv(f"XDG_{name}_HOME", str(folder / name.lower()))
+        yield folder
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def real_server(own_folders: Path) -> AsyncIterator[RealServer]:
+    from agent.core.llamacpp_server import open_server
+
+    async with open_server(Settings(), log_dir=own_folders) as server:
+        yield RealServer(url=server.url, api_key=server.api_key, slots=server.slots)

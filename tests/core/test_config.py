@@ -1,0 +1,146 @@
+"""Where a setting comes from, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from agent.core.config import Settings, load_settings
+from agent.core.errors import SettingsError
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Sources:
+    """All the places that settings come from, in one temporary folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.here = folder / "here"
+        self.repository = folder / "repository"
+        self.user_file = folder / "config.toml"
+        self.here.mkdir()
+        self.repository.mkdir()
+        self.environ: dict[str, str] = {}
+
+    def env_file(self, text: str) -> None:
+        (self.here / ".env").write_text(text)
+
+    def turbo_toml(self, text: str) -> None:
+        (self.repository / "turbo.toml").write_text(text)
+
+    def load(self, **overrides: object) -> Settings:
+        return load_settings(
+            repository=self.repository,
+            working_directory=self.here,
+            overrides=overrides,
+            environ=self.environ,
+            user_file=self.user_file,
+        )
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Sources:
+    return Sources(tmp_path)
+
+
+def test_each_source_is_stronger_than_the_next(sources: Sources) -> None:
+    assert sources.load().llamacpp_parallel == 4
+    sources.user_file.write_text("llamacpp_parallel = 5\n")
+    assert sources.load().llamacpp_parallel == 5
+    sources.turbo_toml("[llamacpp]\nparallel = 6\n")
+    assert sources.load().llamacpp_parallel == 6
+    sources.env_file("LLAMACPP_PARALLEL=7\n")
+    assert sources.load().llamacpp_parallel == 7
+    sources.environ["LLAMACPP_PARALLEL"] = "8"
+    assert sources.load().llamacpp_parallel == 8
+    assert sources.load(llamacpp_parallel=9).llamacpp_parallel == 9
+    assert sources.load(llamacpp_parallel=None).llamacpp_parallel == 8
+
+
+def test_an_empty_value_is_no_value(sources: Sources) -> None:
+    sources.environ["LLAMACPP_MODEL_PATH"] = ""
+    assert sources.load().llamacpp_model_path is None
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("environment", r"the environment: unknown setting LLAMACPP_PARALEL\n.*LLAMACPP_PARALLEL"),
+        ("env_file", r"\.env: unknown setting LLAMACPP_PARALEL\n.*LLAMACPP_PARALLEL"),
+        ("toml", r"turbo\.toml: unknown setting llamacpp_paralel\n.*llamacpp_parallel"),
+        ("user", r"config\.toml: unknown setting llamacpp_paralel\n.*llamacpp_parallel"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_one(
+    sources: Sources, place: str, expected: str
+) -> None:
+    match place:
+        case "environment":
+            sources.environ["LLAMACPP_PARALEL"] = "4"
+        case "env_file":
+            sources.env_file("LLAMACPP_PARALEL=4\n")
+        case "toml":
+            sources.turbo_toml("[llamacpp]\nparalel = 4\n")
+        case _:
+            sources.user_file.write_text("llamacpp_paralel = 4\n")
+    with pytest.raises(SettingsError) as caught:
+        sources.load()
+    assert re.search(expected, str(caught.value))
+    assert caught.value.exit_code == 2
+
+
+def test_names_of_other_programs_are_not_ours_to_refuse(sources: Sources) -> None:
+    sources.environ |= {"OLLAMA_HOST": "x", "PATH": "/bin"}
+    sources.env_file("DATABASE_URL=x\n")
+    assert sources.load().backend == "llamacpp"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BACKEND", "vllm"),
+        ("LLAMACPP_PORT", "99999"),
+        ("LLAMACPP_PARALLEL", "0"),
+        ("LLAMACPP_CONTEXT_SIZE", "many"),
+        ("REQUEST_TIMEOUT_S", "-1"),
+        ("LLAMACPP_USE_VULKAN", "maybe"),
+    ],
+)
+def test_a_wrong_value_names_source_and_field(sources: Sources, name: str, value: str) -> None:
+    sources.environ[name] = value
+    with pytest.raises(SettingsError, match=rf"the environment: {name}={value}: "):
+        sources.load()
+
+
+def test_broken_toml_names_file_and_line(sources: Sources) -> None:
+    sources.turbo_toml("backend = \n")
+    with pytest.raises(SettingsError, match=r"turbo\.toml: .*line 1"):
+        sources.load()
+
+
+def test_a_repository_never_chooses_the_program_that_we_run(sources: Sources) -> None:
+    sources.turbo_toml('llamacpp_binary_path = "./evil"\n')
+    with pytest.raises(SettingsError, match="may not be set by a repository"):
+        sources.load()
+
+
+def test_settings_are_frozen(sources: Sources) -> None:
+    with pytest.raises(ValidationError):
+        sources.load().llamacpp_port = 1
+
+
+def test_every_field_is_in_the_example_file_with_its_default() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    shown = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    fields = {}
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        fields[name.upper()] = (
+            "" if default is None else str(default).lower() if default is False else str(default)
+        )
+    assert shown == fields
+    before = [lines[number - 1] for number, line in enumerate(lines) if line.startswith("BACKEND")]
+    assert before[0].startswith("#")

@@ -1,0 +1,124 @@
+"""Repositories and a command line for the tests of the team."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.core.workspace import create_repository
+from fakes.llama_server import KEY
+
+TASK = """---
+title: Add a double helper
+files: [kit/double.py]
+test: python -m pytest -q -p no:cacheprovider
+---
+Add a function `double(number)` to `kit/double.py` that returns twice the number.
+"""
+
+TESTS = """from kit.double import double
+
+
+def test_double():
+    assert double(2) == 4
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    exit_code: int
+    out: str
+    err: str
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def last(self) -> dict[str, Any]:
+        return self.events[-1]
+
+    def named(self, event: str) -> list[dict[str, Any]]:
+        return [each for each in self.events if each["event"] == event]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A small package whose test of the wanted feature fails."""
+    folder = tmp_path / "repo"
+    for name, text in {
+        "kit/__init__.py": "",
+        "kit/other.py": "def one():\n    return 1\n",
+        "tests/test_double.py": TESTS,
+        "tasks/add-double.md": TASK,
+        "README.md": "# kit\n",
+    }.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    create_repository(folder, message="first")
+    return folder
+
+
+Turbo = Callable[..., Any]
+
+
+async def run_turbo(
+    *arguments: str,
+    cwd: Path,
+    stdin: str | bytes | None = None,
+    after: Callable[[asyncio.subprocess.Process], Any] | None = None,
+    program: tuple[str, ...] = ("-m", "agent"),
+    **environment: str,
+) -> Outcome:
+    """Run the real command in a process of its own; `after` may act on it while it runs."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *program,
+        *arguments,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    data = stdin.encode() if isinstance(stdin, str) else stdin
+    try:
+        acting = asyncio.ensure_future(after(process)) if after is not None else None
+        out, err = await process.communicate(data)
+        if acting is not None:
+            await acting
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+    text = out.decode()
+    events = [json.loads(line) for line in text.splitlines()] if "--json" in arguments else []
+    assert process.returncode is not None
+    return Outcome(process.returncode, text, err.decode(), events)
+
+
+@pytest.fixture
+def with_fake() -> Callable[[Any], dict[str, str]]:
+    """The environment that makes turbo use a fake llama-server."""
+
+    def environment(server: Any) -> dict[str, str]:
+        return {"LLAMACPP_URL": server.url, "LLAMACPP_API_KEY": KEY}
+
+    return environment

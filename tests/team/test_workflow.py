@@ -1,0 +1,267 @@
+"""Whole runs of the command with scripted answers: what happens to the repository, and the code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fakes.team_server import ACCEPT, FakeTeamServer, code, plan, revise
+from team.conftest import TASK, Outcome, git, run_turbo
+
+RIGHT = code("def double(number):\n    return number * 2\n")
+WRONG = code("def double(number):\n    return number * 3\n")
+PLAN = plan("kit/double.py", "Add def double(number): return twice the number")
+
+
+async def turbo(server: FakeTeamServer, repository: Path, *arguments: str) -> Outcome:
+    from fakes.llama_server import KEY
+
+    return await run_turbo(
+        "run",
+        "--json",
+        *arguments,
+        cwd=repository,
+        LLAMACPP_URL=server.url,
+        LLAMACPP_API_KEY=KEY,
+    )
+
+
+def branches(repository: Path) -> list[str]:
+    return git(repository, "branch", "--format=%(refname:short)").splitlines()
+
+
+async def test_a_green_candidate_that_the_reviewer_accepts_becomes_a_commit(
+    repository: Path,
+) -> None:
+    async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
+        ended = await turbo(server, repository, "tasks/add-double.md")
+    assert ended.exit_code == 0, ended.err
+    last = ended.last
+    assert last["event"] == "run_finished"
+    assert last["status"] == "accepted"
+    assert last["tests"] == {"exit_code": 0}
+    tokens = last["tokens"]
+    assert tokens["computed"] + tokens["cached"] == tokens["prompt"] > 0
+    assert git(repository, "rev-parse", last["branch"]) == last["commit"]
+    assert last["branch"].startswith("turbo/add-a-double-helper-")
+    message = git(repository, "show", "-s", "--format=%B", last["commit"])
+    assert message.startswith("Add a double helper\n")
+    assert ended.named("run_started")[0]["run"] in message
+    changed = git(repository, "show", "--format=", "--name-only", last["commit"])
+    assert changed == "kit/double.py"
+    assert git(repository, "status", "--porcelain") == ""
+    assert git(repository, "rev-parse", "HEAD") == git(repository, "rev-parse", f"{last['commit']}^")
+    journal = repository / ".git" / ".turbo" / "runs" / ended.named("run_started")[0]["run"]
+    assert "run_finished" in (journal / "journal.jsonl").read_text()
+
+
+async def test_identical_answers_are_tested_once(repository: Path, tmp_path: Path) -> None:
+    log = tmp_path / "tests-ran"
+    command = f"sh -c 'echo x >> {log}; python -m pytest -q -p no:cacheprovider'"
+    async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
+        ended = await turbo(server, repository, "--test", command, "tasks/add-double.md")
+    assert ended.exit_code == 0, ended.err
+    assert log.read_text() == "x\n"
+
+
+async def test_the_best_red_candidate_is_repaired_with_the_failing_output(
+    repository: Path,
+) -> None:
+    async with FakeTeamServer(
+        planner=PLAN, coder=WRONG, repair=RIGHT, reviewer=ACCEPT
+    ) as server:
+        ended = await turbo(server, repository, "--candidates", "2", "tasks/add-double.md")
+        repairs = [prompt for role, prompt in server.prompts if role == "repair"]
+    assert ended.exit_code == 0, ended.err
+    assert ended.last["status"] == "accepted"
+    assert "assert 6 == 4" in repairs[0]
+    assert "number * 3" in repairs[0]
+    assert "/worktrees/" not in repairs[0]
+
+
+async def test_a_revision_goes_back_to_the_coder_with_the_comments(repository: Path) -> None:
+    def review(prompt: str, earlier: int) -> str:
+        return revise("Say what it does.", "kit/double.py") if earlier == 0 else ACCEPT
+
+    documented = code('def double(number):\n    """Twice."""\n    return number * 2\n')
+    async with FakeTeamServer(
+        planner=PLAN, coder=RIGHT, repair=documented, reviewer=review
+    ) as server:
+        ended = await turbo(server, repository, "--candidates", "1", "tasks/add-double.md")
+        repairs = [prompt for role, prompt in server.prompts if role == "repair"]
+    assert ended.exit_code == 0, ended.err
+    assert "kit/double.py:1 error: Say what it does." in repairs[0]
+    assert "Twice." in git(repository, "show", ended.last["commit"])
+
+
+async def test_a_reviewer_that_never_accepts_ends_as_rejected_without_a_branch(
+    repository: Path,
+) -> None:
+    async with FakeTeamServer(
+        planner=PLAN, coder=RIGHT, repair=RIGHT, reviewer=revise("I do not like it.")
+    ) as server:
+        ended = await turbo(server, repository, "--candidates", "1", "tasks/add-double.md")
+    assert ended.exit_code == 1
+    assert ended.last["status"] == "rejected"
+    assert "I do not like it." in ended.last["reason"]
+    assert branches(repository) == ["main"]
+
+
+async def test_an_accepting_reviewer_cannot_save_red_tests(repository: Path) -> None:
+    async with FakeTeamServer(planner=PLAN, coder=WRONG, repair=WRONG, reviewer=ACCEPT) as server:
+        ended = await turbo(server, repository, "--candidates", "2", "tasks/add-double.md")
+        asked = {role for role, _ in server.prompts}
+    assert ended.exit_code == 1
+    assert ended.last["status"] == "failed"
+    assert "after 3 rounds" in ended.last["reason"]
+    assert "reviewer" not in asked
+    assert branches(repository) == ["main"]
+
+
+async def test_nonsense_for_a_whole_run_ends_as_failed_with_the_reason(repository: Path) -> None:
+    async with FakeTeamServer(planner=PLAN, coder="I cannot do that.", repair="No.") as server:
+        ended = await turbo(server, repository, "tasks/add-double.md")
+    assert ended.exit_code == 1
+    assert ended.last["status"] == "failed"
+    assert "No usable answer after 3 rounds" in ended.last["reason"]
+    assert branches(repository) == ["main"]
+    assert git(repository, "worktree", "list").count("\n") == 0
+
+
+async def test_a_bad_plan_is_asked_again_once_with_the_reason(repository: Path) -> None:
+    def planner(prompt: str, earlier: int) -> str:
+        return plan("../evil.py") if earlier == 0 else PLAN
+
+    task = TASK.replace("files: [kit/double.py]\n", "")
+    async with FakeTeamServer(planner=planner, coder=RIGHT, reviewer=ACCEPT) as server:
+        (repository / "free.md").write_text(task)
+        ended = await turbo(server, repository, "free.md")
+        plans = [prompt for role, prompt in server.prompts if role == "planner"]
+    assert ended.exit_code == 0, ended.err
+    assert len(plans) == 2
+    assert "'../evil.py' leaves the repository" in plans[1]
+    assert plans[1].startswith(plans[0])
+
+
+async def test_two_bad_plans_end_the_run(repository: Path) -> None:
+    (repository / "free.md").write_text(TASK.replace("files: [kit/double.py]\n", ""))
+    async with FakeTeamServer(planner=plan("/etc/passwd")) as server:
+        ended = await turbo(server, repository, "free.md")
+    assert ended.exit_code == 1
+    assert "No usable plan" in ended.last["reason"]
+
+
+async def test_all_prompts_of_a_run_share_their_first_bytes(repository: Path) -> None:
+    async with FakeTeamServer(
+        planner=PLAN, coder=WRONG, repair=RIGHT, reviewer=ACCEPT
+    ) as server:
+        await turbo(server, repository, "tasks/add-double.md")
+        prompts = server.prompts
+    shared = prompts[0][1].split("# Role: ")[0]
+    assert "kit/double.py" in shared
+    assert {role for role, _ in prompts} == {"planner", "coder", "repair", "reviewer"}
+    assert all(prompt.startswith(shared) for _, prompt in prompts)
+    coders = {prompt for role, prompt in prompts if role == "coder"}
+    assert len(coders) == 1
+
+
+async def test_without_tests_it_says_so_loudly(repository: Path) -> None:
+    git(repository, "rm", "-rq", "tests")
+    git(repository, "-c", "user.name=u", "-c", "user.email=u@x", "commit", "-qm", "no tests")
+    (repository / "free.md").write_text(
+        "---\ntitle: Add double\nfiles: [kit/double.py]\n---\nAdd it.\n"
+    )
+    async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
+        ended = await turbo(server, repository, "free.md")
+    assert ended.exit_code == 0, ended.err
+    assert ended.last["tests"] is None
+    assert "NO TESTS FOUND" in ended.err
+
+
+async def test_apply_moves_a_clean_branch_and_refuses_a_dirty_one(repository: Path) -> None:
+    async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
+        (repository / "README.md").write_text("dirty\n")
+        refused = await turbo(server, repository, "--apply", "tasks/add-double.md")
+        assert refused.exit_code == 1
+        assert refused.last["status"] == "accepted"
+        assert "uncommitted changes" in refused.last["reason"]
+        git(repository, "checkout", "--quiet", "--", "README.md")
+        applied = await turbo(server, repository, "--apply", "tasks/add-double.md")
+    assert applied.exit_code == 0, applied.err
+    assert git(repository, "rev-parse", "main") == applied.last["commit"]
+    assert (repository / "kit" / "double.py").is_file()
+
+
+async def test_all_runs_what_is_not_done_yet(repository: Path) -> None:
+    async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
+        first = await turbo(server, repository, "--all")
+        asked = len(server.prompts)
+        second = await turbo(server, repository, "--all")
+        assert len(server.prompts) == asked
+    assert first.exit_code == second.exit_code == 0
+    assert len(first.named("run_finished")) == 1
+    assert "done already" in second.err
+
+
+async def test_a_dry_run_stops_after_the_plan(repository: Path) -> None:
+    async with FakeTeamServer(planner=PLAN) as server:
+        ended = await turbo(server, repository, "--dry-run", "tasks/add-double.md")
+    assert ended.exit_code == 0, ended.err
+    assert ended.last["status"] == "planned"
+    assert ended.named("plan_ready")[0]["steps"][0]["path"] == "kit/double.py"
+    assert branches(repository) == ["main"]
+
+
+async def test_a_task_may_come_as_prose_or_from_standard_input(repository: Path) -> None:
+    from fakes.llama_server import KEY
+
+    async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
+        prose = await turbo(server, repository, "--task", "Add double to kit/double.py")
+        piped = await run_turbo(
+            "run", "--json", "-",
+            cwd=repository, stdin=TASK, LLAMACPP_URL=server.url, LLAMACPP_API_KEY=KEY,
+        )  # fmt: skip
+    assert prose.exit_code == piped.exit_code == 0, prose.err + piped.err
+    assert len(branches(repository)) == 3
+
+
+async def test_a_test_that_hangs_is_ended_and_counts_as_red(repository: Path) -> None:
+    async with FakeTeamServer(planner=PLAN, coder=RIGHT, repair=RIGHT, reviewer=ACCEPT) as server:
+        from fakes.llama_server import KEY
+
+        ended = await run_turbo(
+            "run", "--json", "--test", "sleep 600", "--candidates", "1", "tasks/add-double.md",
+            cwd=repository, LLAMACPP_URL=server.url, LLAMACPP_API_KEY=KEY,
+            TURBO_TEST_TIMEOUT_S="0.3", TURBO_ROUNDS="1",
+        )  # fmt: skip
+    assert ended.exit_code == 1
+    assert ended.last["tests"] == {"exit_code": None}
+    assert "0.3 s" in ended.last["reason"]
+
+
+async def test_a_test_command_that_is_not_there_is_named(repository: Path) -> None:
+    async with FakeTeamServer(planner=PLAN, coder=RIGHT) as server:
+        ended = await turbo(server, repository, "--test", "no-such-runner", "tasks/add-double.md")
+    assert ended.exit_code == 1
+    assert "no-such-runner cannot be started: not found" in ended.last["reason"]
+
+
+@pytest.mark.parametrize("dirty", [False, True])
+async def test_hooks_of_the_repository_never_run(repository: Path, dirty: bool) -> None:
+    hooks = repository / ".git" / "hooks"
+    hooks.mkdir(exist_ok=True)
+    for name in ("pre-commit", "post-checkout", "post-commit", "reference-transaction"):
+        (hooks / name).write_text(f"#!/bin/sh\ntouch {repository}/RAN\n")
+        (hooks / name).chmod(0o755)
+    if dirty:
+        (repository / "kit" / "other.py").write_text("dirty\n")
+    async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
+        ended = await turbo(server, repository, "tasks/add-double.md")
+    assert ended.exit_code == 0, ended.err
+    assert not (repository / "RAN").exists()
+    assert ((repository / "kit" / "other.py").read_text() == "dirty\n") is dirty
+    assert os.listdir(repository / ".git" / "worktrees") == [] if (
+        repository / ".git" / "worktrees"
+    ).exists() else True

@@ -1,0 +1,113 @@
+"""Imports point one way, and what belongs to one module stays there (style.md)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(
+    path for path in (ROOT / "agent").rglob("*.py") if "demo/repository" not in path.as_posix()
+)
+NODES = {"planner", "coder", "reviewer"}
+LAYER = {
+    "task_file": 0,
+    "front_matter": 0,
+    "state": 1,
+    "result": 2,
+    "context": 2,
+    "planner": 3,
+    "coder": 3,
+    "reviewer": 3,
+    "candidates": 4,
+    "graph": 5,
+    "workflow": 6,
+    "session": 7,
+}
+ONE_OWNER = {
+    "git": {"agent.core.workspace"},
+    "subprocess": {"agent.core.llamacpp_binary"},
+    "dotenv": {"agent.core.config"},
+}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in entry_guard_removed(tree.body):
+        for each in ast.walk(node):
+            if isinstance(each, ast.Import):
+                found |= {alias.name for alias in each.names}
+            elif isinstance(each, ast.ImportFrom) and each.module:
+                found |= {each.module} | {f"{each.module}.{a.name}" for a in each.names}
+    return found
+
+
+def entry_guard_removed(body: list[ast.stmt]) -> list[ast.stmt]:
+    return [
+        node
+        for node in body
+        if not (isinstance(node, ast.If) and "__main__" in ast.unparse(node.test))
+    ]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_core_knows_nothing_of_the_team(path: Path) -> None:
+    above = ("agent.team", "agent.cli")
+    if name_of(path).startswith("agent.core"):
+        assert not [x for x in imports_of(path) if x.startswith(above)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_the_entry_imports_the_command_line(path: Path) -> None:
+    if name_of(path) not in ("agent.cli", "agent.__main__"):
+        assert not [x for x in imports_of(path) if x.startswith("agent.cli")]
+
+
+@pytest.mark.parametrize("name", sorted(LAYER))
+def test_the_team_is_imported_downwards(name: str) -> None:
+    path = ROOT / "agent" / "team" / f"{name}.py"
+    for imported in imports_of(path):
+        other = imported.removeprefix("agent.team.").split(".")[0]
+        if imported.startswith("agent.team.") and other in LAYER:
+            assert LAYER[other] <= LAYER[name], f"{name} imports {other}"
+            assert not (name in NODES and other in NODES - {name}), f"{name} imports {other}"
+
+
+@pytest.mark.parametrize(("module", "owners"), sorted(ONE_OWNER.items()))
+def test_each_dangerous_module_has_one_owner(module: str, owners: set[str]) -> None:
+    users = {
+        name_of(path) for path in MODULES if module in {x.split(".")[0] for x in imports_of(path)}
+    }
+    assert users <= owners
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    readers = {
+        name_of(path)
+        for path in MODULES
+        if any(
+            isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        )
+    }
+    assert readers <= {"agent.core.config"}
+
+
+def test_processes_start_in_their_owners_only() -> None:
+    starters = {
+        name_of(path)
+        for path in MODULES
+        if "create_subprocess_exec" in path.read_text(encoding="utf-8")
+    }
+    assert starters <= {
+        "agent.core.command",
+        "agent.core.llamacpp_server",
+        "agent.core.llamacpp_binary",
+    }

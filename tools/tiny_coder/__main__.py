@@ -1,0 +1,5 @@
+"""``python -m tools.tiny_coder build``."""
+
+from tools.tiny_coder.build import main
+
+main()

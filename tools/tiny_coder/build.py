@@ -1,0 +1,104 @@
+"""Everything from data to GGUF, in the order of the README. Steps that are done are skipped."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.tiny_coder.dataset import encode_samples
+from tools.tiny_coder.export import Vocabulary, export_gguf, load_model
+from tools.tiny_coder.generate import write_samples
+from tools.tiny_coder.mix import MIXES
+from tools.tiny_coder.tokenizer import load_tokenizer, train_tokenizer
+from tools.tiny_coder.words import Split
+
+_FOR_VOCABULARY = 14_000
+_FOR_VALIDATION = 160
+_VALIDATION = {
+    "family": Split.FAMILY,
+    "composition": Split.COMPOSITION,
+    "paraphrase": Split.PARAPHRASE,
+}
+
+
+@dataclass(frozen=True)
+class Builder:
+    """One folder of work data."""
+
+    folder: Path
+    processes: int
+    main_count: int
+    finish_count: int
+
+    @property
+    def tokenizer(self) -> Path:
+        """Where the vocabulary lies."""
+        return self.folder / "tokenizer.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where training leaves the model."""
+        return self.folder / "checkpoints" / "last.pt"
+
+    def make_tokenizer(self) -> None:
+        """Learn the vocabulary from samples of its own."""
+        if self.tokenizer.exists():
+            return
+        shards = self._write("vocabulary", _FOR_VOCABULARY, Split.TRAIN, "vocabulary", processes=1)
+        train_tokenizer(shards[0], self.tokenizer, _FOR_VOCABULARY)
+
+    def make_dataset(self, name: str, count: int, split: Split, mix: str) -> Path:
+        """Generate and encode one set of samples; the path of the encoded set."""
+        output = self.folder / f"{name}.npz"
+        if not output.exists():
+            shards = self._write(name, count, split, mix, processes=self.processes)
+            encode_samples(load_tokenizer(self.tokenizer), shards).save(output)
+        return output
+
+    def train(self, minutes: float, threads: int) -> None:
+        """Train in a process of its own, resuming from the last checkpoint."""
+        main = self.make_dataset("main", self.main_count, Split.TRAIN, "main")
+        finish = self.make_dataset("finish", self.finish_count, Split.TRAIN, "finish")
+        validation = [
+            self.make_dataset(f"validation_{name}", _FOR_VALIDATION, split, "shipped")
+            for name, split in _VALIDATION.items()
+        ]
+        command = [sys.executable, "-u", "-m", "tools.tiny_coder.train"]
+        command += [str(self.checkpoint.parent), "--main", str(main), "--finish", str(finish)]
+        command += ["--validation", *map(str, validation)]
+        command += ["--minutes", str(minutes), "--threads", str(threads)]
+        subprocess.run(command, check=True)
+
+    def export(self, output: Path) -> None:
+        """Write the GGUF file."""
+        export_gguf(load_model(self.checkpoint), Vocabulary.read(self.tokenizer), output)
+
+    def _write(
+        self, name: str, count: int, split: Split, mix: str, *, processes: int
+    ) -> list[Path]:
+        return write_samples(
+            self.folder, name, count=count, split=split, mix=MIXES[mix], processes=processes
+        )
+
+
+def main() -> None:
+    """``python -m tools.tiny_coder build``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("build/tiny_coder"))
+    parser.add_argument("--output", type=Path, default=Path("agent/models/tiny-coder-q8_0.gguf"))
+    parser.add_argument("--minutes", type=float, default=76)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--main", type=int, default=110_000, help="samples of the first part")
+    parser.add_argument("--finish", type=int, default=40_000, help="samples of the last part")
+    chosen = parser.parse_args(sys.argv[2:] if sys.argv[1:2] == ["build"] else None)
+    builder = Builder(chosen.folder, chosen.threads, chosen.main, chosen.finish)
+    builder.make_tokenizer()
+    builder.train(chosen.minutes, chosen.threads)
+    builder.export(chosen.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""How close samples are to what the product sends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of samples with some property."""
+
+    exact: float
+    """With the shipped prompts, byte for byte; the others word them differently, and shorter."""
+
+    tests_shown: float
+    """With the test file in the repository part."""
+
+
+MIXES = {
+    "vocabulary": Mix(exact=0.2, tests_shown=0.2),
+    "main": Mix(exact=0.06, tests_shown=0.2),
+    "finish": Mix(exact=0.5, tests_shown=0.45),
+    "shipped": Mix(exact=1.0, tests_shown=0.45),
+}
+"""Most tokens go to short prompts, since what is to be learned is in the task."""

@@ -1,0 +1,220 @@
+"""Train the model for a given time, with checkpoints from which it can be resumed.
+
+The rate is constant for a while, then falls along a cosine until the time is up. Time is
+training time: a resumed run goes on where its checkpoint stood.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+import torch._dynamo
+from torch import Tensor
+from torch.nn import functional
+
+from tools.tiny_coder.batches import Batch, all_batches, endless_batches
+from tools.tiny_coder.dataset import Dataset
+from tools.tiny_coder.model import Shape, TinyCoder
+from tools.tiny_coder.optimizer import Optimizer
+
+_WARM_UP_STEPS = 60
+_CONSTANT_SHARE = 0.35
+_LOWEST_SCALE = 0.02
+_REPORT_STEPS = 50
+_CHECKPOINT_S = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """What a training run is given."""
+
+    main: list[Path]
+    """Datasets of the first part."""
+    finish: list[Path]
+    """Datasets of the last part: more of the shipped prompts."""
+    finish_share: float
+    validation: list[Path]
+    minutes: float
+    threads: int
+    folder: Path
+    """Where checkpoints go."""
+
+
+@dataclass
+class Progress:
+    """How far a run is; part of a checkpoint."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well answers of one validation set are predicted."""
+
+    loss: float
+    exact: float
+    """Share of samples all of whose answer tokens are the most likely ones."""
+
+
+class Trainer:
+    """One run: model, optimizer and progress, kept together in a checkpoint."""
+
+    def __init__(self, plan: TrainingPlan) -> None:
+        self.plan = plan
+        self.model = TinyCoder(Shape())
+        self.optimizer = Optimizer(self.model)
+        self.progress = Progress()
+        self.checkpoint = plan.folder / "last.pt"
+        if self.checkpoint.exists():
+            self._restore()
+
+    def run(self) -> None:
+        """Train until the time is up."""
+        for block in self.model.blocks:
+            block.compile(dynamic=False)
+        random = Random(self.progress.step)
+        main = endless_batches(_load_all(self.plan.main), random)
+        finish = endless_batches(_load_all(self.plan.finish), random)
+        total = self.plan.minutes * 60
+        started, before = time.monotonic(), self.progress.seconds
+        next_checkpoint = before + _CHECKPOINT_S
+        losses: list[float] = []
+        while self.progress.seconds < total:
+            share = self.progress.seconds / total
+            batch = next(main if share < 1 - self.plan.finish_share else finish)
+            losses.append(self._learn(batch, self._scale(share)))
+            self.progress.seconds = before + time.monotonic() - started
+            if self.progress.step % _REPORT_STEPS == 0:
+                self._report(sum(losses) / len(losses))
+                losses = []
+            if self.progress.seconds > next_checkpoint:
+                self.save()
+                self._report_validation()
+                next_checkpoint = self.progress.seconds + _CHECKPOINT_S
+        self.save()
+        self._report_validation()
+
+    def save(self) -> None:
+        """Write the checkpoint in one step, so that a reader never sees half of it."""
+        temporary = self.checkpoint.with_suffix(".tmp")
+        stored = {
+            "shape": asdict(self.model.shape),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state(),
+            "progress": asdict(self.progress),
+        }
+        torch.save(stored, temporary)
+        temporary.replace(self.checkpoint)
+
+    def _restore(self) -> None:
+        stored = torch.load(self.checkpoint)
+        self.model.load_state_dict(stored["model"])
+        self.optimizer.restore(stored["optimizer"])
+        self.progress = Progress(**stored["progress"])
+
+    def _learn(self, batch: Batch, scale: float) -> float:
+        losses, weights, _ = answer_losses(self.model, batch)
+        loss = (losses * weights).sum() / weights.sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step(scale)
+        self.progress.step += 1
+        self.progress.tokens += batch.tokens
+        return loss.item()
+
+    def _scale(self, share: float) -> float:
+        warm = min(1.0, (self.progress.step + 1) / _WARM_UP_STEPS)
+        if share < _CONSTANT_SHARE:
+            return warm
+        falling = (share - _CONSTANT_SHARE) / (1 - _CONSTANT_SHARE)
+        return warm * max(_LOWEST_SCALE, 0.5 * (1 + math.cos(math.pi * falling)))
+
+    def _report(self, loss: float) -> None:
+        progress = self.progress
+        print(
+            f"step {progress.step} {progress.seconds / 60:.1f} min loss {loss:.4f}"
+            f" {progress.tokens / 1e6:.2f} Mtok {progress.tokens / progress.seconds:.0f} tok/s",
+            flush=True,
+        )
+
+    def _report_validation(self) -> None:
+        for path in self.plan.validation:
+            for role, score in validate(self.model, Dataset.load(path)).items():
+                print(
+                    f"  {path.stem} {role}: loss {score.loss:.4f} exact {score.exact:.0%}",
+                    flush=True,
+                )
+
+
+def answer_losses(model: TinyCoder, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss and weight of every target that counts, and whether it was the most likely token."""
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.hidden(batch.ids[:, :-1], torch.bfloat16)
+        weights = batch.weights[:, 1:].reshape(-1)
+        counted = weights.nonzero().squeeze(1)
+        states = hidden.reshape(-1, model.shape.width)[counted]
+        logits = functional.linear(states, model.embedding.weight).float()
+    targets = batch.ids[:, 1:].reshape(-1)[counted]
+    losses = functional.cross_entropy(logits, targets, reduction="none")
+    return losses, weights[counted], logits.argmax(-1) == targets
+
+
+def validate(model: TinyCoder, dataset: Dataset) -> dict[str, Score]:
+    """The score of each role, and of all together under ``all``."""
+    found: dict[str, list[tuple[float, bool]]] = {"all": []}
+    with torch.inference_mode():
+        for role in sorted(set(dataset.roles)):
+            kept = [n for n, name in enumerate(dataset.roles) if name == role]
+            found[role] = _sample_scores(model, dataset.subset(kept))
+            found["all"] += found[role]
+    return {
+        role: Score(
+            sum(loss for loss, _ in scores) / len(scores),
+            sum(exact for _, exact in scores) / len(scores),
+        )
+        for role, scores in found.items()
+    }
+
+
+def _sample_scores(model: TinyCoder, dataset: Dataset) -> list[tuple[float, bool]]:
+    scores = []
+    for batch in all_batches(dataset):
+        losses, weights, right = answer_losses(model, batch)
+        rows = (batch.weights[:, 1:] > 0).nonzero()[:, 0]
+        for row in rows.unique():
+            own = (rows == row) & (weights == 1)
+            scores.append((losses[own].mean().item(), bool(right[own].all())))
+    return scores
+
+
+def _load_all(paths: list[Path]) -> Dataset:
+    return Dataset.concatenate([Dataset.load(path) for path in paths])
+
+
+def main() -> None:
+    """``python -m tools.tiny_coder.train FOLDER --main A.npz --finish B.npz --minutes M``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where checkpoints go; resumed from there")
+    parser.add_argument("--main", type=Path, nargs="+", required=True)
+    parser.add_argument("--finish", type=Path, nargs="+", required=True)
+    parser.add_argument("--finish-share", type=float, default=0.35)
+    parser.add_argument("--validation", type=Path, nargs="*", default=[])
+    parser.add_argument("--minutes", type=float, default=75)
+    parser.add_argument("--threads", type=int, default=2)
+    plan = TrainingPlan(**vars(parser.parse_args()))
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(plan.threads)
+    torch.manual_seed(0)
+    torch._dynamo.config.recompile_limit = 64
+    Trainer(plan).run()
+
+
+if __name__ == "__main__":
+    main()
