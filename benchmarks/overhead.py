@@ -94,7 +94,7 @@ class Bare:
 
 
 def request(number: int) -> Request:
-    prompt = Prompt("You write code.", SHARED, "Complete the code.\n", f"def f_{number:05}(x):\n")
+    prompt = Prompt("You write code.", SHARED, "Complete the code.\n", f"def f_{number:05}(x):")
     return Request(prompt=prompt, sampling=CODING, max_tokens=TOKENS)
 
 

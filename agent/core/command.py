@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ from pathlib import Path
 
 from agent.core.config import command_environment
 from agent.core.errors import CommandError
-from agent.core.process_group import die_with_parent, end_group
+from agent.core.process_group import die_with_parent, end_group, signal_group
 
 _PATIENCE_S = 1.0
-"""Seconds between TERM and KILL at the deadline: enough for a test runner to print its summary."""
+"""Seconds between INT, TERM and KILL at the deadline: a test runner can print its summary."""
 
 _CHUNK = 65_536
 _REST = 1_048_576
@@ -83,9 +84,9 @@ async def run_command(
                 await asyncio.wait_for(process.wait(), timeout_s)
             except TimeoutError:
                 late = process.returncode is None
-                await end_group(process, patience_s=_PATIENCE_S)
+                await _interrupt(process)
         finally:
-            # Also after a normal end: children that the command left behind are still in its group.
+            # Also after a normal end: what the command left behind is still in its group.
             try:
                 await end_group(process, patience_s=0, terms=0)
             finally:
@@ -116,6 +117,14 @@ async def _start(
         )
     except (OSError, ValueError) as error:
         raise _explain(argv[0], error) from None
+
+
+async def _interrupt(process: asyncio.subprocess.Process) -> None:
+    """End a command that is late. INT comes first: test runners then tell where they hang."""
+    signal_group(process.pid, signal.SIGINT)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), _PATIENCE_S)
+    await end_group(process, patience_s=_PATIENCE_S)
 
 
 def _check(argv: Sequence[str], cwd: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 _GIT_FOLDER = re.compile(r"(\.git|git~\d+)[ .]*(:.*)?", re.IGNORECASE)
@@ -21,7 +22,8 @@ def why_refused(path: str, root: Path) -> str | None:
 def _bad_spelling(path: str) -> str | None:
     if not path.strip() or path != path.strip():
         return "is empty or has blanks around it"
-    if any(ord(x) < 32 or 0x7F <= ord(x) < 0xA0 or 0xD800 <= ord(x) < 0xE000 for x in path):
+    # Cf: HFS+ ignores such characters, so that ".g\u200cit" would be ".git"
+    if any(unicodedata.category(x) in ("Cc", "Cf", "Cs") for x in path):
         return "has control characters"
     if "\\" in path:
         return "has a backslash; folders are separated by /"

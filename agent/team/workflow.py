@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from agent.core.backend_manager import Opened, get_backend
 from agent.core.config import Settings, cache_dir
 from agent.core.errors import TurboError, WorkspaceError
-from agent.core.hardware import detect_hardware
+from agent.core.hardware import read_hardware
 from agent.core.journal import Journal
 from agent.core.prompts import PromptBook
 from agent.core.workspace import Workspace
@@ -179,7 +179,7 @@ async def _prepare(
         repository=view.text,
         shown=view.shown,
         candidates=task.candidates or settings.turbo_candidates,
-        test_slots=asyncio.Semaphore(detect_hardware().physical_cores),
+        test_slots=asyncio.Semaphore(read_hardware().physical_cores),
         totals=totals,
     )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
 
 import httpx
+import psutil
 import pytest
 from fakes.llama_server import (
     GARBLED,
@@ -42,7 +43,7 @@ from agent.core.llamacpp_backend import LlamaCppBackend
 from agent.core.prompts import Prompt
 from agent.core.sampling import CODING
 
-PROMPT = Prompt("You write code.", "repository\n", "role\n", "def f(x):\n")
+PROMPT = Prompt("You write code.", "repository\n", "role\n", "def f(x):")
 
 
 def ask(volatile: str = "", *, tokens: int = 16, prompt: Prompt = PROMPT) -> Request:
@@ -104,18 +105,57 @@ async def test_the_expectation_is_what_the_slot_held() -> None:
         second = await backend.complete(ask("2"))
         again = await backend.complete(ask("2"))
     assert first.usage.expected_cached == 0
-    assert second.usage.expected_cached == second.usage.prompt - 1
+    assert second.usage.expected_cached == second.usage.prompt - len("2<assistant>")
     assert again.usage.expected_cached == again.usage.prompt - 1
 
 
-async def test_a_prompt_is_encoded_once() -> None:
+async def test_a_prompt_is_encoded_once_and_the_template_is_not_asked_again() -> None:
     async with (
-        FakeLlamaServer(*[answer("a")] * 4) as server,
+        FakeLlamaServer(*[answer("a")] * 5) as server,
         backend_on(server) as backend,
     ):
+        opening = len(server.calls)
         await asyncio.gather(*(backend.complete(ask()) for _ in range(4)))
-        paths = [call.path for call in server.calls]
-    assert paths.count("/apply-template") == paths.count("/tokenize") == 1
+        await backend.complete(ask("other"))
+        paths = [call.path for call in server.calls[opening:]]
+        prompt = "".join(map(chr, server.completions[0]["prompt"]))
+    assert paths.count("/apply-template") == 0
+    assert paths.count("/tokenize") == 2
+    assert prompt == f"<system>{PROMPT.system}<user>{PROMPT.user}<assistant>"
+
+
+def shouting(system: str, user: str) -> str:
+    return f"[{system}|{user.replace('<', '&lt;')}]"
+
+
+def stripping(system: str, user: str) -> str:
+    return f"[{system.strip()}|{user.strip()}]"
+
+
+def counting(system: str, user: str) -> str:
+    return f"[{len(system)}|{system}|{user}]"
+
+
+def echoing(system: str, user: str) -> str:
+    return f"[{system}|{user}|{system}]"
+
+
+def merging(system: str, user: str) -> str:
+    return f"[INST]{system}\n\n{user}[/INST]"
+
+
+@pytest.mark.parametrize("template", [shouting, stripping, counting, echoing, merging])
+@pytest.mark.parametrize("volatile", ["", " <b>\n"])
+async def test_every_template_is_followed(
+    template: Callable[[str, str], str], volatile: str
+) -> None:
+    async with (
+        FakeLlamaServer(answer("a"), template=template) as server,
+        backend_on(server) as backend,
+    ):
+        await backend.complete(ask(volatile))
+        sent = "".join(map(chr, server.completions[0]["prompt"]))
+    assert sent == template(PROMPT.system, PROMPT.user + volatile)
 
 
 async def test_a_doubled_bos_is_dropped() -> None:
@@ -160,8 +200,18 @@ async def test_what_patience_mends_is_sent_again(trouble: object) -> None:
         assert (await backend.complete(ask())).text == "a"
 
 
+async def test_a_server_that_comes_back_in_time_is_waited_for() -> None:
+    async with FakeLlamaServer() as first, backend_on(first) as backend:
+        await first.stop()
+        asking = asyncio.create_task(backend.complete(ask()))
+        await asyncio.sleep(0.2)
+        assert not asking.done()
+        async with FakeLlamaServer(answer("back"), port=first.port):
+            assert (await asking).text == "back"
+
+
 async def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llamacpp_client, "_RETRY_FOR_S", 0.25)
+    monkeypatch.setattr(llamacpp_client, "_RETRY_FOR_S", 0.12)
     busy = refuse(503, error(503, "Loading model", "unavailable_error"))
     async with FakeLlamaServer(busy, busy) as server, backend_on(server) as backend:
         with pytest.raises(BackendUnavailable, match="not ready: Loading model"):
@@ -352,7 +402,16 @@ async def slots(real_server: RealServer) -> AsyncIterator[Slots]:
         yield Slots(client)
 
 
-LONG = Prompt("You write code.", "repository\n", "Write a long story.\n", "")
+def ask_long(seed: int, *, items: int = 300) -> Request:
+    """An answer of some tokens for each item, whatever the model would like to say."""
+    many = {
+        "type": "array",
+        "items": {"enum": ["a", "b", "c"]},
+        "minItems": items,
+        "maxItems": items,
+    }
+    hot = CODING.warmer(1.5).with_seed(seed)
+    return Request(prompt=PROMPT, sampling=hot, max_tokens=1500, json_schema=many)
 
 
 async def until_decoding(task: asyncio.Task[object], seen: list[Progress]) -> None:
@@ -367,22 +426,20 @@ async def test_cancelling_frees_the_real_slot_within_a_second(
     async with get_backend(real_server.settings) as opened:
         for seed in range(1, 5):
             seen: list[Progress] = []
-            hot = CODING.warmer(1.5).with_seed(seed)
-            request = Request(prompt=LONG, sampling=hot, max_tokens=1500)
-            task = asyncio.create_task(opened.backend.complete(request, seen.append))
+            task = asyncio.create_task(opened.backend.complete(ask_long(seed), seen.append))
             await until_decoding(task, seen)
+            assert len(await slots.busy()) == 1
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert len(await slots.busy()) <= 1
             assert await slots.idle_within(1)
 
 
-async def test_four_requests_use_four_slots_and_eight_never_more(real_server: RealServer) -> None:
-    running: set[int] = set()
+async def test_requests_spread_over_the_slots_and_never_share_one(real_server: RealServer) -> None:
+    running: list[int] = []
     most = 0
 
-    async def one(number: int) -> int:
+    async def one(request: Request) -> int:
         nonlocal most
         mine: int | None = None
 
@@ -391,18 +448,20 @@ async def test_four_requests_use_four_slots_and_eight_never_more(real_server: Re
             if progress.slot is not None and mine is None:
                 mine = progress.slot
                 assert mine not in running, "two requests in one slot"
-                running.add(mine)
+                running.append(mine)
                 most = max(most, len(running))
 
-        reply = await opened.backend.complete(ask(str(number), tokens=24), watch)
+        reply = await opened.backend.complete(request, watch)
         assert reply.slot == mine is not None
-        running.discard(mine)
+        running.remove(mine)
         return mine
 
     async with get_backend(real_server.settings) as opened:
         assert opened.backend.slots == real_server.slots == 4
-        assert set(await asyncio.gather(*map(one, range(4)))) == {0, 1, 2, 3}
-        assert len(await asyncio.gather(*map(one, range(8)))) == 8
+        used = await asyncio.gather(*(one(ask_long(x, items=60)) for x in range(4)))
+        assert set(used) == {0, 1, 2, 3}
+        used = await asyncio.gather(*(one(ask_long(x, items=20)) for x in range(8)))
+        assert len(used) == 8
     assert most == 4
 
 
@@ -413,3 +472,16 @@ async def test_the_second_time_a_prompt_comes_from_the_cache(real_server: RealSe
         again = await opened.backend.complete(ask(prompt=prompt, tokens=4))
     assert again.usage.computed == 1
     assert again.usage.cached == again.usage.expected_cached == again.usage.prompt - 1
+
+
+async def test_an_own_server_that_is_killed_is_told_from_a_lost_connection() -> None:
+    before = set(psutil.Process().children())
+    seen: list[Progress] = []
+    async with get_backend(Settings(llamacpp_parallel=1)) as opened:
+        (server,) = set(psutil.Process().children()) - before
+        task = asyncio.create_task(opened.backend.complete(ask_long(1), seen.append))
+        await until_decoding(task, seen)
+        server.kill()
+        with pytest.raises(ServerError) as caught:
+            await task
+        assert str(opened.server_log) in str(caught.value)

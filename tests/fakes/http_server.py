@@ -58,25 +58,30 @@ Handler = Callable[[Call, Responder], Awaitable[None]]
 class FakeHttpServer:
     """Serves `handle` while the ``async with`` lasts; `calls` has every request."""
 
-    def __init__(self, handle: Handler) -> None:
+    def __init__(self, handle: Handler, *, port: int = 0) -> None:
         self._handle = handle
+        self._port = port
         self.calls: list[Call] = []
         self.failures: list[str] = []
         """What the handler found wrong; a test fails on any of them."""
         self._connections: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self.port = self._server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
         return self
 
     async def __aexit__(self, *details: object) -> None:
+        await self.stop()
+        assert self.failures == []
+
+    async def stop(self) -> None:
+        """Stop listening and drop every connection."""
         self._server.close()
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
-        assert self.failures == []
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -98,11 +98,24 @@ def fail_midway(body: dict[str, Any], *pieces: str) -> Step:
     return step
 
 
+def plain_template(system: str, user: str) -> str:
+    return f"<system>{system}<user>{user}<assistant>"
+
+
 class FakeLlamaServer(FakeHttpServer):
     """One slot pool that is always idle, a tokenizer that makes one token per character."""
 
-    def __init__(self, *script: Step, context: int = 1024, slots: int = 2, bos: str = "") -> None:
-        super().__init__(self._dispatch)
+    def __init__(
+        self,
+        *script: Step,
+        context: int = 1024,
+        slots: int = 2,
+        bos: str = "",
+        template: Callable[[str, str], str] = plain_template,
+        port: int = 0,
+    ) -> None:
+        super().__init__(self._dispatch, port=port)
+        self._template = template
         self._script = list(script)
         self._context = context
         self._slots = slots
@@ -133,7 +146,8 @@ class FakeLlamaServer(FakeHttpServer):
             slots = [{"id": x, "is_processing": False} for x in range(self._slots)]
             await reply.send(200, slots)
         elif call.path == "/apply-template":
-            text = "".join(f"<{x['role']}>{x['content']}" for x in call.body["messages"])
+            system, user = call.body["messages"]
+            text = self._template(system["content"], user["content"])
             await reply.send(200, {"prompt": self._bos + text})
         elif call.path == "/tokenize":
             special = self._bos if call.body["add_special"] else ""

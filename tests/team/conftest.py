@@ -21,7 +21,7 @@ from fakes.llama_server import KEY
 TASK = """---
 title: Add a double helper
 files: [kit/double.py]
-test: python -m pytest -q -p no:cacheprovider
+test: pytest -q -p no:cacheprovider
 ---
 Add a function `double(number)` to `kit/double.py` that returns twice the number.
 """

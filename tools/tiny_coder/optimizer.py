@@ -26,7 +26,8 @@ def orthogonalize(gradient: Tensor) -> Tensor:
     matrix = matrix / (matrix.norm() + 1e-7)
     for _ in range(_ITERATIONS):
         gram = matrix @ matrix.T
-        matrix = a * matrix + (b * gram + c * gram @ gram) @ matrix
+        inner = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        matrix = torch.addmm(matrix, inner, matrix, beta=a)
     return (matrix.T if tall else matrix).float()
 
 

@@ -2,12 +2,17 @@
 
 The rate is constant for a while, then falls along a cosine until the time is up. Time is
 training time: a resumed run goes on where its checkpoint stood.
+
+Each worker is a process with one thread, a batch of its own and the same weights; gradients are
+averaged. On a busy machine that is twice as fast as one process with as many threads, which
+would wait for each other at the end of every small kernel.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +20,7 @@ from random import Random
 
 import torch
 import torch._dynamo
-from torch import Tensor
+from torch import Tensor, distributed, multiprocessing
 from torch.nn import functional
 
 from tools.tiny_coder.batches import Batch, all_batches, endless_batches
@@ -41,7 +46,7 @@ class TrainingPlan:
     finish_share: float
     validation: list[Path]
     minutes: float
-    threads: int
+    workers: int
     folder: Path
     """Where checkpoints go."""
 
@@ -65,10 +70,11 @@ class Score:
 
 
 class Trainer:
-    """One run: model, optimizer and progress, kept together in a checkpoint."""
+    """One worker: model, optimizer and progress, kept together in a checkpoint."""
 
-    def __init__(self, plan: TrainingPlan) -> None:
+    def __init__(self, plan: TrainingPlan, rank: int) -> None:
         self.plan = plan
+        self.rank = rank
         self.model = TinyCoder(Shape())
         self.optimizer = Optimizer(self.model)
         self.progress = Progress()
@@ -80,7 +86,7 @@ class Trainer:
         """Train until the time is up."""
         for block in self.model.blocks:
             block.compile(dynamic=False)
-        random = Random(self.progress.step)
+        random = Random(f"{self.rank} {self.progress.step}")
         main = endless_batches(_load_all(self.plan.main), random)
         finish = endless_batches(_load_all(self.plan.finish), random)
         total = self.plan.minutes * 60
@@ -91,16 +97,19 @@ class Trainer:
             share = self.progress.seconds / total
             batch = next(main if share < 1 - self.plan.finish_share else finish)
             losses.append(self._learn(batch, self._scale(share)))
-            self.progress.seconds = before + time.monotonic() - started
-            if self.progress.step % _REPORT_STEPS == 0:
+            self.progress.seconds = _from_first_worker(before + time.monotonic() - started)
+            if self.progress.step % _REPORT_STEPS == 0 and self.rank == 0:
                 self._report(sum(losses) / len(losses))
                 losses = []
             if self.progress.seconds > next_checkpoint:
-                self.save()
-                self._report_validation()
                 next_checkpoint = self.progress.seconds + _CHECKPOINT_S
-        self.save()
-        self._report_validation()
+                self._checkpoint()
+        self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        if self.rank == 0:
+            self.save()
+            self._report_validation()
 
     def save(self) -> None:
         """Write the checkpoint in one step, so that a reader never sees half of it."""
@@ -124,9 +133,10 @@ class Trainer:
         losses, weights, _ = answer_losses(self.model, batch)
         loss = (losses * weights).sum() / weights.sum()
         loss.backward()  # type: ignore[no-untyped-call]
+        average_gradients(self.model)
         self.optimizer.step(scale)
         self.progress.step += 1
-        self.progress.tokens += batch.tokens
+        self.progress.tokens += batch.tokens * self.plan.workers
         return loss.item()
 
     def _scale(self, share: float) -> float:
@@ -151,6 +161,23 @@ class Trainer:
                     f"  {path.stem} {role}: loss {score.loss:.4f} exact {score.exact:.0%}",
                     flush=True,
                 )
+
+
+def average_gradients(model: TinyCoder) -> None:
+    """Give every worker the mean of all workers' gradients."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    together = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(together)
+    together /= distributed.get_world_size()
+    sizes = [gradient.numel() for gradient in gradients]
+    for gradient, mean in zip(gradients, together.split(sizes), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def _from_first_worker(value: float) -> float:
+    shared = torch.tensor([value], dtype=torch.float64)
+    distributed.broadcast(shared, src=0)
+    return float(shared.item())
 
 
 def answer_losses(model: TinyCoder, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -207,13 +234,24 @@ def main() -> None:
     parser.add_argument("--finish-share", type=float, default=0.35)
     parser.add_argument("--validation", type=Path, nargs="*", default=[])
     parser.add_argument("--minutes", type=float, default=75)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2)
     plan = TrainingPlan(**vars(parser.parse_args()))
     plan.folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(plan.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        multiprocessing.spawn(_work, (plan, Path(folder) / "meeting"), plan.workers)
+
+
+def _work(rank: int, plan: TrainingPlan, meeting: Path) -> None:
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     torch._dynamo.config.recompile_limit = 64
-    Trainer(plan).run()
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=plan.workers
+    )
+    try:
+        Trainer(plan, rank).run()
+    finally:
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,133 @@
+"""What the repository itself configures: its test command, its linters and formatters, its tools.
+
+Everything is read from files; nothing of the repository runs here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from agent.core.config import command_environment
+
+_PYTEST = ("pytest", "-q", "--tb=short", "--color=no", "-p", "no:cacheprovider")
+"""The script and not ``python -m pytest``: whichever `pytest` PATH has comes with its interpreter,
+while the `python` that PATH has first may lack it. `run_tests` makes the repository importable."""
+
+_MOST_FILES = 20_000
+_MOST_BYTES = 1_000_000
+_PRETTIER = (".js", ".jsx", ".mjs", ".cjs", ".ts", ".tsx", ".css", ".scss", ".html", ".vue")
+
+
+def detect_test_command(root: Path) -> tuple[str, ...] | None:
+    """How the tests of this repository are run; None when nothing tells."""
+    if _has_pytest(root):
+        return _PYTEST
+    script = _table(_json(root / "package.json"), "scripts").get("test")
+    if isinstance(script, str) and script and "no test specified" not in script:
+        return ("npm", "test", "--silent")
+    if (root / "Cargo.toml").is_file():
+        return ("cargo", "test", "--quiet")
+    if (root / "go.mod").is_file():
+        return ("go", "test", "./...")
+    makefiles = (root / name for name in ("GNUmakefile", "makefile", "Makefile"))
+    if any(re.search(r"(?m)^test[ \t]*:(?!=)", _text(path)) for path in makefiles):
+        return ("make", "test")
+    return None
+
+
+def lint_commands(
+    root: Path, paths: Sequence[str], *, checkout: Path | None = None
+) -> list[tuple[str, ...]]:
+    """Fixers, then formatters, that the repository at `root` configures, for `paths` alone.
+
+    A tool that is not found is left out: the tests judge, not the style. A formatter runs only
+    where it is configured as one, else the first edit of a file would rewrite all of it.
+    `checkout` is where the user's tools are installed.
+    """
+    existing = [path for path in paths if (root / path).is_file()]
+    project = _toml(root / "pyproject.toml")
+    hooks = _text(root / ".pre-commit-config.yaml")
+    tool = _table(project, "tool")
+    ruff = _table(tool, "ruff")
+    for name in ("ruff.toml", ".ruff.toml"):
+        ruff = ruff or _toml(root / name)
+    wanted: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
+    if ruff:
+        wanted.append((("ruff", "check", "--fix", "--quiet", "--no-cache"), (".py", ".pyi")))
+    if "format" in ruff or "id: ruff-format" in hooks:
+        wanted.append((("ruff", "format", "--quiet", "--no-cache"), (".py", ".pyi")))
+    elif "black" in tool:
+        wanted.append((("black", "--quiet"), (".py", ".pyi")))
+    if any(root.glob(".prettierrc*")) or "prettier" in _json(root / "package.json"):
+        wanted.append((("prettier", "--write", "--log-level", "warn"), _PRETTIER))
+    if (root / "go.mod").is_file():
+        wanted.append((("gofmt", "-w"), (".go",)))
+    if (root / "rustfmt.toml").is_file() or (root / ".rustfmt.toml").is_file():
+        wanted.append((("rustfmt",), (".rs",)))
+    search = command_environment(tools=tool_folders(checkout or root))["PATH"]
+    commands = []
+    for (name, *options), suffixes in wanted:
+        # "./" keeps a path that begins with a hyphen from being an option
+        files = [f"./{path}" for path in existing if PurePosixPath(path).suffix in suffixes]
+        program = shutil.which(name, path=search)
+        if files and program:
+            commands.append((program, *options, *files))
+    return commands
+
+
+def tool_folders(checkout: Path) -> tuple[Path, ...]:
+    """Where the user's checkout keeps tools of its own: virtual environments, node_modules."""
+    names = (".venv/bin", "venv/bin", ".venv/Scripts", "venv/Scripts", "node_modules/.bin")
+    return tuple(folder for name in names if (folder := checkout / name).is_dir())
+
+
+def _has_pytest(root: Path) -> bool:
+    if "pytest" in _table(_toml(root / "pyproject.toml"), "tool"):
+        return True
+    if any((root / name).is_file() for name in ("pytest.ini", ".pytest.ini", "conftest.py")):
+        return True
+    if "[tool:pytest]" in _text(root / "setup.cfg") or "[pytest]" in _text(root / "tox.ini"):
+        return True
+    if any(root.glob("test_*.py")):
+        return True
+    below = (path for name in ("tests", "test") for path in (root / name).rglob("*.py"))
+    return any(
+        path.name.startswith("test_") or path.stem.endswith("_test")
+        for path in itertools.islice(below, _MOST_FILES)
+    )
+
+
+def _text(path: Path) -> str:
+    """The beginning of a file; empty when it cannot be read: then it configures nothing."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MOST_BYTES).decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_text(path))
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(_text(path) or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _table(data: dict[str, Any], key: str) -> dict[str, Any]:
+    value = data.get(key)
+    return value if isinstance(value, dict) else {}
