@@ -21,6 +21,7 @@ LAYER = {
     "planner": 3,
     "coder": 3,
     "reviewer": 3,
+    "judge": 4,
     "candidates": 4,
     "graph": 5,
     "workflow": 6,

@@ -180,28 +180,29 @@ def _take_rest(reader: int, output: _Output) -> None:
 
 
 class _Output:
-    """The head and the tail of a stream of bytes, in at most twice `limit` bytes."""
+    """The head and the tail of a stream of bytes, in hardly more than `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
-        self._half = max(limit // 2, 1)
+        self._first = max(limit // 2, 1)
+        self._last = max(limit - self._first, 1)
         self._head = bytearray()
         self._tail = bytearray()
         self._cut = False
 
     def add(self, data: bytes) -> None:
-        room = self._half - len(self._head)
+        room = self._first - len(self._head)
         if room > 0:
             self._head += data[:room]
             data = data[room:]
         self._tail += data
-        if len(self._tail) > self._half + _CHUNK:
+        if len(self._tail) > self._last + _CHUNK:
             self._cut = True
-            del self._tail[: -self._half]
+            del self._tail[: -self._last]
 
     def text(self) -> str:
-        if len(self._tail) > self._half:
+        if len(self._tail) > self._last:
             self._cut = True
-            del self._tail[: -self._half]
+            del self._tail[: -self._last]
         if not self._cut:
             return (self._head + self._tail).decode("utf-8", errors="replace")
         # Whole lines, where there are any: half a line, or half a character, misleads.

@@ -112,16 +112,17 @@ def is_header(line: str, path: str) -> bool:
 def _from_blocks(
     blocks: Sequence[Block], path: str, old: Sequence[str], *, complete: bool
 ) -> list[str]:
-    fitting = [block for block in blocks if _fits(block, path)]
-    pool = [block for block in fitting if _names(block, path)] or fitting
+    pool = [block for block in blocks if _fits(block, path)]
     if not pool and len(blocks) == 1 and blocks[0].language in ("", "text", "plaintext", "code"):
         pool = list(blocks)
     if not pool:
         found = ", ".join(dict.fromkeys(block.language for block in blocks))
         raise EditError(f"{path}: the answer has no code block for this file, only {found}")
-    contents = [(_without_headers(block.lines, path, old), block) for block in pool]
-    changed = [pair for pair in contents if pair[0] != _stripped(old)]
-    content, block = max(changed or contents, key=lambda pair: sum(len(line) for line in pair[0]))
+    pairs = [(_without_headers(block.lines, path, old), block) for block in pool]
+    # some models repeat the file as it is before they write it as it shall be
+    pairs = [pair for pair in pairs if pair[0] != _stripped(old)] or pairs
+    pairs = [pair for pair in pairs if _names(pair[1], path)] or pairs
+    content, block = max(pairs, key=lambda pair: sum(len(line) for line in pair[0]))
     if not block.closed and not complete:
         raise EditError(f"{path}: the answer was cut before its code block ended")
     if path.endswith(_MARKDOWN) and not complete:

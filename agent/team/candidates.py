@@ -8,18 +8,16 @@ among candidates is pure.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from agent.core.command import run_command
 from agent.core.errors import BadAnswer, EditError, GarbledOutput
 from agent.core.sampling import Sampling, candidate_sampling
 from agent.team.coder import Job, write_step
 from agent.team.context import Race, TeamContext
 from agent.team.edits import check_edit_path
-from agent.team.state import Attempt, Candidate, Plan, Review, Step, Tests, of_round
-from agent.team.verification import lint_commands, run_tests
+from agent.team.judge import verify_once
+from agent.team.state import Attempt, Candidate, Plan, Review, Step, of_round
 
 
 async def attempt(work: Attempt, context: TeamContext) -> Candidate:
@@ -66,7 +64,7 @@ async def _write_and_test(work: Attempt, context: TeamContext, race: Race) -> Ca
     if start is None and not await _changes_anything(written, context):
         return _lost(work, context, "invalid", "the answer changes nothing")
     context.journal.show("progress", role="coder", candidate=index, phase="test")
-    tests, lint = await _verify_once(written, worktree, work["test_command"], context, race)
+    tests, lint = await verify_once(written, worktree, work["test_command"], context, race)
     paths = sorted({step.path for step in work["plan"].steps if (worktree / step.path).exists()})
     commit = await workspace.snapshot(worktree, paths, f"candidate {index} of round {number}")
     return Candidate(
@@ -105,64 +103,6 @@ async def _write_steps(
         await asyncio.to_thread(_write, target, content)
         written[step.path] = content
     return written
-
-
-async def _verify_once(
-    written: Mapping[str, str],
-    worktree: Path,
-    test_command: Sequence[str] | None,
-    context: TeamContext,
-    race: Race,
-) -> tuple[Tests | None, str]:
-    """Lint and test, or wait for a candidate of the round that wrote the same."""
-    key = tuple(sorted((path, _digest(text)) for path, text in written.items()))
-    known = race.verified.get(key)
-    if known is None:
-        known = asyncio.ensure_future(_verify(sorted(written), worktree, test_command, context))
-        race.verified[key] = known
-        try:
-            return await known
-        except asyncio.CancelledError:
-            known.cancel()
-            await asyncio.gather(known, return_exceptions=True)
-            raise
-    # the worktree of this candidate must hold what the formatter made of the same answer
-    result = await asyncio.shield(known)
-    await _format(sorted(written), worktree, context)
-    return result
-
-
-async def _verify(
-    paths: Sequence[str], worktree: Path, test_command: Sequence[str] | None, context: TeamContext
-) -> tuple[Tests | None, str]:
-    async with context.test_slots:
-        lint = await _format(paths, worktree, context)
-        if test_command is None:
-            return None, lint
-        timeout_s = context.settings.turbo_test_timeout_s
-        report = await run_tests(
-            test_command, worktree, checkout=context.workspace.root, timeout_s=timeout_s
-        )
-        limit = context.settings.turbo_evidence_tokens
-        return Tests(
-            command=report.command,
-            exit_code=report.exit_code,
-            failures=report.failures,
-            summary=report.summary,
-            evidence="" if report.green else report.evidence(limit),
-            duration_s=round(report.duration_s, 3),
-        ), lint
-
-
-async def _format(paths: Sequence[str], worktree: Path, context: TeamContext) -> str:
-    """Run the repository's own linters and formatters on `paths`; what they complained about."""
-    complaints = []
-    for argv in lint_commands(worktree, paths):
-        timeout_s = context.settings.turbo_test_timeout_s
-        result = await run_command(argv, cwd=worktree, timeout_s=timeout_s)
-        if not result.ok:
-            complaints.append(f"{' '.join(argv)}: {result.output.strip()[-400:]}")
-    return "\n".join(complaints)
 
 
 def best_of(candidates: Sequence[Candidate]) -> Candidate | None:
@@ -242,7 +182,3 @@ def _write(path: Path, content: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(content)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -89,7 +89,7 @@ def _split(content: str) -> tuple[list[str], list[str]]:
 
 
 def _replaced(lines: Sequence[str], ends: Sequence[str], places: Sequence[Place]) -> str:
-    end = "\r\n" if ends.count("\r\n") * 2 > len(ends) else "\n"
+    end = "\r\n" if ends.count("\r\n") > ends.count("\n") else "\n"
     new_lines: list[str] = []
     new_ends: list[str] = []
     at = 0

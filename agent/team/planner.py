@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from agent.core.backend_manager import Request
 from agent.core.errors import BadAnswer, EditError
 from agent.core.sampling import CODING
@@ -50,7 +48,7 @@ def settle(plan: Plan, task: Task, context: TeamContext, files: set[str]) -> Pla
 
     Raises BadAnswer that names the step when a path or a dependency is wrong.
     """
-    steps = []
+    steps: list[Step] = []
     for number, step in enumerate(plan.steps, 1):
         if task.files and step.path not in task.files:
             raise BadAnswer(f"step {number}: {step.path} is not one of {', '.join(task.files)}")
@@ -60,18 +58,14 @@ def settle(plan: Plan, task: Task, context: TeamContext, files: set[str]) -> Pla
             raise BadAnswer(f"step {number}: {error.message}") from None
         if any(not 1 <= other < number for other in step.depends_on):
             raise BadAnswer(f"step {number}: depends_on may only name earlier steps")
-        action = "edit" if step.path in files or _made(steps, step.path) else "create"
+        exists = step.path in files or any(made.path == step.path for made in steps)
         steps.append(
             Step(
                 path=step.path,
-                action=action,
+                action="edit" if exists else "create",
                 instruction=step.instruction,
                 depends_on=step.depends_on,
             )
         )
     read = [path for path in plan.read if path in files]
     return Plan(summary=plan.summary, steps=steps, read=read)
-
-
-def _made(steps: Sequence[Step], path: str) -> bool:
-    return any(step.path == path for step in steps)

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from agent.team.task_file import Task
 
-
 Path = Annotated[str, Field(min_length=1, max_length=200)]
 """A path as a model writes it; bounded, because a schema does not end a string by itself."""
 

@@ -37,7 +37,7 @@ _GO_PACKAGE = re.compile(
     r"^(?:ok|FAIL)\s+\S+\s+(?:[\d.]+s|\(cached\)|\[(?:build|setup) failed\])", re.MULTILINE
 )
 _NODE = (
-    re.compile(r"^Tests:?[ ]+(?P<line>(?:(?P<failed>\d+) failed)?.*\d+ .*)$", re.MULTILINE),
+    re.compile(r"^ *Tests:?[ ]+(?P<line>(?:(?P<failed>\d+) failed)?.*\d+ .*)$", re.MULTILINE),
     re.compile(r"^\s*(?P<line>(?P<failed>\d+) failing)$", re.MULTILINE),
     re.compile(r"^(?:#|\u2139) (?P<line>fail (?P<failed>\d+))$", re.MULTILINE),
 )

@@ -55,11 +55,10 @@ def lint_commands(
     project = _toml(root / "pyproject.toml")
     hooks = _text(root / ".pre-commit-config.yaml")
     tool = _table(project, "tool")
-    ruff = _table(tool, "ruff")
-    for name in ("ruff.toml", ".ruff.toml"):
-        ruff = ruff or _toml(root / name)
+    ruff = {**_table(tool, "ruff"), **_toml(root / "ruff.toml"), **_toml(root / ".ruff.toml")}
+    own_file = any((root / name).is_file() for name in ("ruff.toml", ".ruff.toml"))
     wanted: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
-    if ruff:
+    if "ruff" in tool or own_file:
         wanted.append((("ruff", "check", "--fix", "--quiet", "--no-cache"), (".py", ".pyi")))
     if "format" in ruff or "id: ruff-format" in hooks:
         wanted.append((("ruff", "format", "--quiet", "--no-cache"), (".py", ".pyi")))

@@ -406,7 +406,7 @@ def ask_long(seed: int, *, items: int = 300) -> Request:
     """An answer of some tokens for each item, whatever the model would like to say."""
     many = {
         "type": "array",
-        "items": {"enum": ["a", "b", "c"]},
+        "items": {"type": "integer", "minimum": 0, "maximum": 999999},
         "minItems": items,
         "maxItems": items,
     }

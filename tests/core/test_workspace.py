@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,7 +98,8 @@ async def test_worktrees_of_a_killed_run_are_removed_at_the_next_start(
         "import asyncio, os, signal, sys; from pathlib import Path\n"
         "from agent.core.workspace import Workspace\n"
         "async def main():\n"
-        "    w = await Workspace.open(Path(sys.argv[1]), run='dead', worktrees_root=Path(sys.argv[2]))\n"
+        "    here, trees = map(Path, sys.argv[1:])\n"
+        "    w = await Workspace.open(here, run='dead', worktrees_root=trees)\n"
         "    await w.worktree('c0')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "asyncio.run(main())\n"
@@ -199,4 +199,4 @@ async def test_a_repository_without_a_commit_is_refused(tmp_path: Path, worktree
 def test_a_folder_inside_the_repository_is_enough(repository: Path) -> None:
     inner = repository / "inner"
     inner.mkdir()
-    assert os.path.samefile(locate(inner), repository)
+    assert locate(inner).samefile(repository)

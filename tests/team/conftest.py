@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.llama_server import KEY
 
 from agent.core.workspace import create_repository
-from fakes.llama_server import KEY
 
 TASK = """---
 title: Add a double helper

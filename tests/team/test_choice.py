@@ -41,9 +41,7 @@ def candidate(index: int, failures: int | None, *, number: int = 0) -> Candidate
     ("failures", "expected"),
     [([2, 0, 0], 1), ([3, 1, 2], 1), ([2, 2], 0), ([None, 5], 1), ([None, None], None), ([], None)],
 )
-def test_the_best_is_green_or_fails_least(
-    failures: list[int | None], expected: int | None
-) -> None:
+def test_the_best_is_green_or_fails_least(failures: list[int | None], expected: int | None) -> None:
     best = best_of([candidate(index, count) for index, count in enumerate(failures)])
     assert (best.index if best else None) == expected
 

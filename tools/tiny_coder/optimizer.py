@@ -19,7 +19,7 @@ _ITERATIONS = 5
 def orthogonalize(gradient: Tensor) -> Tensor:
     """The nearest matrix whose singular values are about one, by Newton-Schulz iteration."""
     a, b, c = _NEWTON_SCHULZ
-    matrix = gradient.bfloat16()
+    matrix: Tensor = gradient.bfloat16()
     tall = matrix.shape[0] > matrix.shape[1]
     if tall:
         matrix = matrix.T

@@ -148,7 +148,7 @@ class Pipeline:
         words = _document()["connectives"]
         middle = random.choice(words["middle"])
         last = random.choice(words["middle"][:2] if tail else words["last"])
-        return middle.join(phrases[:-1]) + last + phrases[-1] + tail
+        return f"{middle.join(phrases[:-1])}{last}{phrases[-1]}{tail}"
 
 
 def is_held_out(first: Primitive, second: Primitive) -> bool:

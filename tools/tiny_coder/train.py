@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -20,7 +21,8 @@ from random import Random
 
 import torch
 import torch._dynamo
-from torch import Tensor, distributed, multiprocessing
+from torch import Tensor, distributed
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 
 from tools.tiny_coder.batches import Batch, all_batches, endless_batches
@@ -170,7 +172,7 @@ def average_gradients(model: TinyCoder) -> None:
     distributed.all_reduce(together)
     together /= distributed.get_world_size()
     sizes = [gradient.numel() for gradient in gradients]
-    for gradient, mean in zip(gradients, together.split(sizes), strict=True):
+    for gradient, mean in zip(gradients, torch.split(together, sizes), strict=True):
         gradient.copy_(mean.view_as(gradient))
 
 
@@ -215,7 +217,7 @@ def _sample_scores(model: TinyCoder, dataset: Dataset) -> list[tuple[float, bool
     for batch in all_batches(dataset):
         losses, weights, right = answer_losses(model, batch)
         rows = (batch.weights[:, 1:] > 0).nonzero()[:, 0]
-        for row in rows.unique():
+        for row in torch.unique(rows):
             own = (rows == row) & (weights == 1)
             scores.append((losses[own].mean().item(), bool(right[own].all())))
     return scores
@@ -238,10 +240,11 @@ def main() -> None:
     plan = TrainingPlan(**vars(parser.parse_args()))
     plan.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(_work, (plan, Path(folder) / "meeting"), plan.workers)
+        spawn(_work, (plan, Path(folder) / "meeting"), plan.workers)
 
 
 def _work(rank: int, plan: TrainingPlan, meeting: Path) -> None:
+    os.setsid()  # Linux shares processor time between sessions: each worker is to get a share
     torch.set_num_threads(1)
     torch.manual_seed(0)
     torch._dynamo.config.recompile_limit = 64

@@ -135,22 +135,23 @@ def function_name(random: Random, split: Split, meaningful: list[str]) -> str:
 
 def module_path(random: Random, split: Split) -> str:
     """The path of a Python file, in a folder more often than not."""
-    if split.unseen_words:
-        words, folder = (lambda: random.choice(UNSEEN)), random.choice(_UNSEEN_FOLDERS + UNSEEN)
-    else:
-        words, folder = (lambda: _module_word(random)), _folder(random)
-    stem = words()
+    stem = _module_word(random, split)
     if random.random() < 0.25:
-        stem += "_" + words()
+        stem += "_" + _module_word(random, split)
+    folder = _folder(random, split)
     return f"{folder}/{stem}.py" if random.random() < 0.55 else f"{stem}.py"
 
 
-def _module_word(random: Random) -> str:
+def _module_word(random: Random, split: Split) -> str:
+    if split.unseen_words:
+        return random.choice(UNSEEN)
     draw = random.random()
     if draw < 0.2:
         return random.choice(_MODULES)
     return random.choice(SEEN) if draw < 0.4 else training_word(random)
 
 
-def _folder(random: Random) -> str:
+def _folder(random: Random, split: Split) -> str:
+    if split.unseen_words:
+        return random.choice(_UNSEEN_FOLDERS + UNSEEN)
     return random.choice(_FOLDERS) if random.random() < 0.5 else training_word(random)

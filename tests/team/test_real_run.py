@@ -1,0 +1,107 @@
+"""The main command on a real llama-server with the embedded model, as a newcomer runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+from team.conftest import git, run_turbo
+
+WORKFLOW = ("-m", "agent.team.workflow")
+
+
+def leftovers() -> set[str]:
+    """Temporary folders of ours, and servers that run."""
+    folders = {str(path) for path in Path(tempfile.gettempdir()).glob("turbo-*")}
+    mine = {process.pid for process in psutil.Process().children(recursive=True)}
+    servers = {
+        f"{process.pid}"
+        for process in psutil.process_iter(["name"])
+        if "llama-server" in (process.info["name"] or "") and process.pid not in mine
+    }
+    return folders | servers
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+async def test_the_demo_ends_with_an_accepted_commit_and_touches_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine\n")
+    before, around = fingerprint(tmp_path), leftovers()
+    ended = await run_turbo("--json", cwd=tmp_path, program=WORKFLOW)
+    assert ended.exit_code == 0, ended.err + ended.out[-1000:]
+    last = ended.last
+    assert (last["event"], last["status"]) == ("run_finished", "accepted")
+    assert last["tests"] == {"exit_code": 0}
+    assert last["candidates"]["green"] >= 1
+    assert last["commit"]
+    tokens = last["tokens"]
+    assert tokens["prompt"] == tokens["computed"] + tokens["cached"]
+    assert tokens["cached"] > 0
+    assert tokens["predicted"] > 0
+    order = [event["event"] for event in ended.events]
+    assert order[0] == "notice"
+    wanted = ["server_ready", "run_started", "plan_ready", "candidate_started", "review_ready"]
+    assert [x for x in dict.fromkeys(order) if x in wanted] == wanted
+    assert fingerprint(tmp_path) == before
+    assert leftovers() <= around
+
+
+async def test_the_report_for_people_has_everything(tmp_path: Path) -> None:
+    ended = await run_turbo(cwd=tmp_path, program=WORKFLOW)
+    assert ended.exit_code == 0, ended.err
+    places = [
+        ended.out.index(part)
+        for part in (
+            "\nPlan\n", "\nDiff\n", "+def slugify(text):", "\nTests\n", "exit code 0",
+            "\nReview\n", "accept", "\nOutcome\n", "accepted", "branch turbo/add-a-slugify-helper-",
+            "commit ", "prompt = ", "predicted", "tokens/s", "fixed prompt tokens: planner",
+            "wall: ",
+        )
+    ]  # fmt: skip
+    assert places == sorted(places)
+
+
+async def test_it_repeats_cleanly(tmp_path: Path) -> None:
+    """Same seeds, same model: plan and diff are the same, run names are not."""
+    runs = [await run_turbo("--json", cwd=tmp_path, program=WORKFLOW) for _ in range(2)]
+    assert [run.exit_code for run in runs] == [0, 0]
+    assert runs[0].named("plan_ready") == runs[1].named("plan_ready")
+    assert runs[0].last["branch"] != runs[1].last["branch"]
+
+
+async def test_a_server_that_dies_under_the_run_ends_it_with_its_log(repository: Path) -> None:
+    async def kill_the_server(process: asyncio.subprocess.Process) -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            for child in psutil.Process(process.pid).children():
+                if "llama-server" in child.name():
+                    child.suspend()
+                    await asyncio.sleep(1.5)
+                    child.kill()
+                    return
+
+    ended = await run_turbo("run", "--json", "tasks/add-double.md",
+                            cwd=repository, after=kill_the_server)  # fmt: skip
+    assert ended.exit_code == 3, ended.err
+    assert ended.last["status"] == "failed"
+    assert "llama-server" in ended.err
+    assert git(repository, "branch", "--format=%(refname:short)") == "main"
+    assert git(repository, "worktree", "list").count("\n") == 0
+
+
+@pytest.mark.parametrize("option", [(), ("--candidates", "6")])
+async def test_an_own_task_in_an_own_repository(repository: Path, option: tuple[str, ...]) -> None:
+    ended = await run_turbo("run", "--json", *option, "tasks/add-double.md", cwd=repository)
+    assert ended.exit_code == 0, ended.err
+    text = git(repository, "show", f"{ended.last['commit']}:kit/double.py")
+    assert "def double(" in text
