@@ -21,8 +21,10 @@ from agent.core.config import command_environment
 from agent.core.errors import CommandError
 from agent.core.process_group import die_with_parent, end_group, signal_group
 
-_PATIENCE_S = 1.0
-"""Seconds between INT, TERM and KILL at the deadline: a test runner can print its summary."""
+_INTERRUPT_S = 3.0
+_TERM_S = 1.0
+"""Seconds that a late command has after INT and after TERM. pytest takes one or two after INT to
+say in which line it was."""
 
 _CHUNK = 65_536
 _REST = 1_048_576
@@ -123,8 +125,8 @@ async def _interrupt(process: asyncio.subprocess.Process) -> None:
     """End a command that is late. INT comes first: test runners then tell where they hang."""
     signal_group(process.pid, signal.SIGINT)
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(process.wait(), _PATIENCE_S)
-    await end_group(process, patience_s=_PATIENCE_S)
+        await asyncio.wait_for(process.wait(), _INTERRUPT_S)
+    await end_group(process, patience_s=_TERM_S)
 
 
 def _check(argv: Sequence[str], cwd: Path) -> None:

@@ -106,7 +106,7 @@ async def test_one_that_ignores_signals_is_killed_with_its_children(tmp_path: Pa
     )
     result = await python(code, tmp_path, timeout_s=0.5)
     assert result.timed_out
-    assert result.duration_s < 6
+    assert result.duration_s < 10
     await assert_gone(int((tmp_path / "child").read_text()))
 
 

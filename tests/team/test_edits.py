@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from agent.core.errors import EditError
@@ -143,29 +144,28 @@ def test_an_empty_file_is_fine_where_files_are_empty() -> None:
     assert whole("```python\n```", path="pkg/__init__.py") == ""
 
 
+@settings(deadline=None)
 @given(st.text(), st.sampled_from(["a.py", "README.md", "x.json", "y"]), st.booleans())
 def test_any_answer_gives_text_or_an_edit_error(answer: str, path: str, complete: bool) -> None:
     for text in (answer, f"```python\n{answer}\n```", f"```\n{answer}"):
         try:
             made = parse_whole_file(text, path=path, previous="a\n", complete=complete)
-        except EditError as error:
-            assert error.message
-        else:
-            made.encode()
-            assert made.endswith("\n")
+        except EditError:
+            continue
+        made.encode()
+        assert made.endswith("\n")
 
 
 MARKS = ["<<<<<<< SEARCH", "=======", ">>>>>>> REPLACE", "```", "```python", "~~~", "# a.py"]
 LINES = st.lists(st.sampled_from([*MARKS, "x", " x", "\ty", ""]), max_size=25).map("\n".join)
 
 
+@settings(deadline=None)
 @given(LINES)
 def test_any_mixture_of_markers_gives_a_result_or_an_edit_error(answer: str) -> None:
     for parse in (lambda: whole(answer, previous="x\n"), lambda: parse_hunks(answer, path="a.py")):
-        try:
+        with contextlib.suppress(EditError):
             parse()
-        except EditError as error:
-            assert error.message
 
 
 BLOCK = "<<<<<<< SEARCH\na\n=======\nb\n>>>>>>> REPLACE\n"
@@ -364,6 +364,7 @@ def test_lines_that_stay_keep_their_blanks() -> None:
 TEXTS = st.lists(st.text(st.characters(exclude_characters="\n\r", codec="utf-8"), max_size=6))
 
 
+@settings(deadline=None)
 @given(TEXTS, TEXTS, TEXTS, TEXTS, st.sampled_from(["\n", "\r\n"]), st.booleans())
 def test_an_exact_block_changes_its_lines_and_nothing_else(
     above: list[str], old: list[str], below: list[str], new: list[str], end: str, closed: bool
@@ -379,6 +380,7 @@ def test_an_exact_block_changes_its_lines_and_nothing_else(
     assert applied.content == end.join([*above, *new, *below]) + last
 
 
+@settings(deadline=None)
 @given(st.text(), st.lists(st.tuples(TEXTS, TEXTS), max_size=4))
 def test_what_does_not_apply_changes_nothing(
     content: str, pairs: list[tuple[list[str], list[str]]]
@@ -422,10 +424,8 @@ def test_a_file_of_megabytes_takes_seconds_not_hours(content: str, block: Hunk) 
 def test_an_answer_of_nonsense_takes_seconds_not_hours(answer: str) -> None:
     begin = time.monotonic()
     for parse in (lambda: whole(answer, previous="x\n"), lambda: parse_hunks(answer, path="a.py")):
-        try:
+        with contextlib.suppress(EditError):
             parse()
-        except EditError:
-            pass
     assert time.monotonic() - begin < 20
 
 
@@ -442,6 +442,7 @@ def test_a_path_elsewhere_may_not_be_written(path: str, tmp_path: Path) -> None:
         check_edit_path(path, root)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_path_is_inside_or_an_edit_error(path: str) -> None:
     root = Path(__file__).parent.resolve()

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.errors import CommandError, TaskFileError
@@ -271,7 +271,10 @@ failures:
 test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; finished in 0.02s
 """
 GO = "=== RUN TestA\n--- FAIL: TestA (0.01s)\n    a_test.go:5: got 1\nFAIL\nFAIL\tkit\t0.003s\n"
-JEST = "FAIL ./a.test.js\n  \u25cf kit \u203a doubles\n\n    Expected: 4\n\nTests: 1 failed, 1 total\nTime: 0.4 s\n"
+JEST = (
+    "FAIL ./a.test.js\n  \u25cf kit \u203a doubles\n\n    Expected: 4\n\n"
+    "Tests: 1 failed, 1 total\nTime: 0.4 s\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -305,6 +308,7 @@ def test_a_long_failure_keeps_its_cause() -> None:
     assert "noise" not in shown
 
 
+@settings(deadline=None)
 @given(
     st.text()
     | st.lists(

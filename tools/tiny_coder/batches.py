@@ -51,15 +51,16 @@ def endless_batches(dataset: Dataset, random: Random) -> Iterator[Batch]:
         yield from _shuffled_epoch(dataset, random)
 
 
-def all_batches(dataset: Dataset) -> Iterator[Batch]:
-    """Every sample once, the last batches incomplete."""
+def all_batches(dataset: Dataset) -> Iterator[tuple[Batch, list[int]]]:
+    """Every sample once with its number, the last batches incomplete."""
     waiting: dict[int, list[int]] = {bucket: [] for bucket in BUCKETS}
     for sample, length in enumerate(dataset.lengths):
         waiting[_bucket(int(length))].append(sample)
     for bucket, samples in waiting.items():
         size = samples_per_batch(bucket)
         for start in range(0, len(samples), size):
-            yield make_batch(dataset, samples[start : start + size], bucket)
+            chosen = samples[start : start + size]
+            yield make_batch(dataset, chosen, bucket), chosen
 
 
 def _shuffled_epoch(dataset: Dataset, random: Random) -> Iterator[Batch]:

@@ -197,29 +197,29 @@ def answer_losses(model: TinyCoder, batch: Batch) -> tuple[Tensor, Tensor, Tenso
 
 def validate(model: TinyCoder, dataset: Dataset) -> dict[str, Score]:
     """The score of each role, and of all together under ``all``."""
-    found: dict[str, list[tuple[float, bool]]] = {"all": []}
+    found: dict[str, list[Score]] = {"all": []}
     with torch.inference_mode():
-        for role in sorted(set(dataset.roles)):
-            kept = [n for n, name in enumerate(dataset.roles) if name == role]
-            found[role] = _sample_scores(model, dataset.subset(kept))
-            found["all"] += found[role]
+        for batch, samples in all_batches(dataset):
+            for sample, score in zip(samples, _scores(model, batch), strict=False):
+                found.setdefault(dataset.roles[sample], []).append(score)
+                found["all"].append(score)
     return {
         role: Score(
-            sum(loss for loss, _ in scores) / len(scores),
-            sum(exact for _, exact in scores) / len(scores),
+            sum(score.loss for score in scores) / len(scores),
+            sum(score.exact for score in scores) / len(scores),
         )
         for role, scores in found.items()
     }
 
 
-def _sample_scores(model: TinyCoder, dataset: Dataset) -> list[tuple[float, bool]]:
+def _scores(model: TinyCoder, batch: Batch) -> list[Score]:
+    """The score of each row that holds a sample."""
+    losses, weights, right = answer_losses(model, batch)
+    rows = (batch.weights[:, 1:] > 0).nonzero()[:, 0]
     scores = []
-    for batch in all_batches(dataset):
-        losses, weights, right = answer_losses(model, batch)
-        rows = (batch.weights[:, 1:] > 0).nonzero()[:, 0]
-        for row in torch.unique(rows):
-            own = (rows == row) & (weights == 1)
-            scores.append((losses[own].mean().item(), bool(right[own].all())))
+    for row in torch.unique(rows):
+        own = (rows == row) & (weights == 1)
+        scores.append(Score(losses[own].mean().item(), float(right[own].all())))
     return scores
 
 
