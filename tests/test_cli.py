@@ -208,25 +208,26 @@ def test_a_signal_ends_the_run_and_everything_that_it_started(
     repository: Path, tmp_path: Path, signum: int, code: int, wait_for: str
 ) -> None:
     mark = f"turbo-test-{os.getpid()}-{time.monotonic_ns()}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "agent", "run", "--json", "--test", f"sh -c 'sleep 60 # {mark}'",
-         "tasks/a.md"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=repository,
-        env={**os.environ, "TURBO_SEED": "1"},
-    )  # fmt: skip
-    assert process.stdout is not None
+    command = ["run", "--json", "--test", f"sh -c 'sleep 60 # {mark}'", "tasks/a.md"]
     children: list[psutil.Process] = []
-    try:
-        for line in process.stdout:
-            if f'"{wait_for}"' in line:
-                break
-        children = psutil.Process(process.pid).children(recursive=True)
-        assert any("llama-server" in child.name() for child in children)
-        process.send_signal(signum)
-        out, _ = process.communicate(timeout=30)
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(
+        [sys.executable, "-m", "agent", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=repository,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if f'"{wait_for}"' in line:
+                    break
+            children = psutil.Process(process.pid).children(recursive=True)
+            assert any("llama-server" in child.name() for child in children)
+            process.send_signal(signum)
+            out, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == code
     psutil.wait_procs(children, timeout=5)
     assert [child for child in children if child.is_running()] == []

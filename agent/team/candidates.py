@@ -108,14 +108,21 @@ async def _write_steps(
 def best_of(candidates: Sequence[Candidate]) -> Candidate | None:
     """The candidate of a round to go on with: a green one, else the one with fewest failures.
 
-    None when nothing usable was written.
+    A candidate whose tests could not even be collected is worse than one whose tests fail. None
+    when nothing usable was written.
     """
     usable = [c for c in candidates if c.status in ("green", "red")]
     return min(
         usable,
-        key=lambda c: (c.status != "green", c.tests.failures if c.tests else 0, c.index),
+        key=_badness,
         default=None,
     )
+
+
+def _badness(candidate: Candidate) -> tuple[bool, bool, int, int]:
+    tests = candidate.tests
+    broken, failures = (not tests.completed, tests.failures) if tests else (False, 0)
+    return candidate.status != "green", broken, failures, candidate.index
 
 
 def best_so_far(candidates: Sequence[Candidate]) -> Candidate | None:

@@ -57,6 +57,7 @@ async def _verify(
             command=report.command,
             exit_code=report.exit_code,
             failures=report.failures,
+            completed=report.completed,
             summary=report.summary,
             evidence="" if report.green else report.evidence(limit),
             duration_s=round(report.duration_s, 3),

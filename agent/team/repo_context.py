@@ -69,7 +69,8 @@ def relevant_files(files: Sequence[str], *, prose: str, test_command: Sequence[s
     """Files worth showing, best first: those that the test command names, those that the prose
     names by path, then those whose name is a word of the prose."""
     tracked = set(files)
-    in_test = [part.split("::")[0] for part in test_command]
+    words_of_test = [word for part in test_command for word in part.split()]
+    in_test = [word.split("::")[0] for word in words_of_test]
     found = [path for path in in_test if path in tracked]
     found += [path for path in files if path in prose and path not in found]
     words = {word.lower() for word in _WORD.findall(prose)}

@@ -76,6 +76,8 @@ class Tests(Frozen):
     exit_code: int | None
     """None when the time limit ended it."""
     failures: int
+    completed: bool
+    """False when tests could not be collected, built or ended; `failures` then says little."""
     summary: str
     """The last line that matters, for people."""
     evidence: str

@@ -29,6 +29,7 @@ def candidate(index: int, failures: int | None, *, number: int = 0) -> Candidate
         command="pytest",
         exit_code=1 if failures else 0,
         failures=failures,
+        completed=failures < 100,
         summary=f"{failures} failed",
         evidence="pkg/b.py:3: E assert" if failures else "",
         duration_s=0.1,
@@ -39,7 +40,15 @@ def candidate(index: int, failures: int | None, *, number: int = 0) -> Candidate
 
 @pytest.mark.parametrize(
     ("failures", "expected"),
-    [([2, 0, 0], 1), ([3, 1, 2], 1), ([2, 2], 0), ([None, 5], 1), ([None, None], None), ([], None)],
+    [
+        ([2, 0, 0], 1),
+        ([100, 7], 1),
+        ([3, 1, 2], 1),
+        ([2, 2], 0),
+        ([None, 5], 1),
+        ([None, None], None),
+        ([], None),
+    ],
 )
 def test_the_best_is_green_or_fails_least(failures: list[int | None], expected: int | None) -> None:
     best = best_of([candidate(index, count) for index, count in enumerate(failures)])
