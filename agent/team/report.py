@@ -89,31 +89,34 @@ class Reporter:
         out = self._out
         if result.plan is not None:
             self._heading("Plan")
-            out.print(result.plan.summary, markup=False, highlight=False)
+            self._line(result.plan.summary)
             for number, step in enumerate(result.plan.steps, 1):
                 line = f"{number}. {step.action} {step.path}: {step.instruction}"
-                out.print(line, markup=False, highlight=False)
+                self._line(line)
         chosen = result.chosen
         if chosen is not None:
             self._heading("Diff")
             if out.is_terminal:
                 out.print(Syntax(chosen.diff, "diff", background_color="default"))
             else:
-                out.print(chosen.diff, markup=False, highlight=False, soft_wrap=True)
+                self._line(chosen.diff)
             self._heading("Tests")
             for line in describe_tests(result):
-                out.print(line, markup=False, highlight=False, soft_wrap=True)
+                self._line(line)
         if result.review is not None:
             self._heading("Review")
-            out.print(result.review.verdict)
+            self._line(result.review.verdict)
             for comment in result.review.comments:
                 line = f"{comment.file}:{comment.line} {comment.severity}: {comment.text}"
-                out.print(line, markup=False, highlight=False, soft_wrap=True)
+                self._line(line)
         self._heading("Outcome")
 
     def _show_outcome(self, result: RunResult) -> None:
         for line in describe_outcome(result):
-            self._out.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._line(line)
+
+    def _line(self, text: str) -> None:
+        self._out.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _heading(self, title: str) -> None:
         self._out.print(Text(f"\n{title}", style="bold"))

@@ -240,7 +240,7 @@ def main() -> None:
     plan = TrainingPlan(**vars(parser.parse_args()))
     plan.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        spawn(_work, (plan, Path(folder) / "meeting"), plan.workers)
+        spawn(_work, (plan, Path(folder) / "meeting"), plan.workers)  # type: ignore[no-untyped-call]
 
 
 def _work(rank: int, plan: TrainingPlan, meeting: Path) -> None:

@@ -1,4 +1,4 @@
-from textkit.words import count_words, longest_word
+from textkit.counting import count_words, longest_word
 
 
 def test_count_words():

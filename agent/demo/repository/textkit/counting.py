@@ -1,4 +1,4 @@
-"""Helpers that look at words."""
+"""Helpers that count."""
 
 
 def count_words(text):
