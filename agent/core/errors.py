@@ -7,6 +7,7 @@
     |  |- SettingsError            2  a setting is unknown or has a wrong value
     |  |- TaskFileError            2  a task file is wrong; names file, line and key
     |  |- WorkspaceError           2  not a git repository, empty, or in a state we refuse
+    |  |  `- NotText               2  a file that is no UTF-8 text
     |  `- PromptError              2  a template in prompts/ is missing or wrongly filled
     |- EngineError                 3  model, server or backend
     |  |- ModelError               3  no such model, or not a model
@@ -72,6 +73,16 @@ class TaskFileError(UsageError):
 
 class WorkspaceError(UsageError):
     """The target is no git repository, has no commit, or is in a state that we refuse."""
+
+
+class NotText(WorkspaceError):
+    """A file that was to be shown or edited is no regular file of UTF-8 text."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"{path} {reason}", fix="Only regular files of UTF-8 text can be shown or edited."
+        )
+        self.path = path
 
 
 class PromptError(UsageError):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import keyword
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
 from tools.tiny_coder import execution, mutate, values
 from tools.tiny_coder.phrasing import capitalized, choose, fill, listed
 from tools.tiny_coder.pipelines import draw_pipeline
+from tools.tiny_coder.synonyms import vary
 from tools.tiny_coder.templates import all_templates
 from tools.tiny_coder.words import Split, function_name, is_free_name, training_word, word_table
 
@@ -97,10 +98,18 @@ class _Draft:
     constants: dict[str, Any]
 
 
-def draw_function(random: Random, split: Split, *, tested: bool = True) -> Function:
-    """A function of that split; `tested` adds cases and wrong attempts to it."""
+def draw_function(
+    random: Random, split: Split, *, tested: bool = True, synonyms: float = 0.0
+) -> Function:
+    """A function of that split.
+
+    `tested` adds cases and wrong attempts to it; `synonyms` is the share of descriptions in which
+    some words are exchanged.
+    """
     while True:
         draft = _draw_draft(random, split)
+        if random.random() < synonyms:
+            draft = replace(draft, description=vary(random, draft.description))
         function = _named(random, split, draft)
         if function is None:
             continue

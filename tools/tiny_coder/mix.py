@@ -15,11 +15,14 @@ class Mix:
     tests_shown: float
     """With the test file in the repository part."""
 
+    synonyms: float = 0.0
+    """With some words of the description exchanged."""
+
 
 MIXES = {
     "vocabulary": Mix(exact=0.2, tests_shown=0.2),
     "main": Mix(exact=0.06, tests_shown=0.2),
-    "finish": Mix(exact=0.5, tests_shown=0.45),
+    "finish": Mix(exact=0.5, tests_shown=0.45, synonyms=0.45),
     "shipped": Mix(exact=1.0, tests_shown=0.45),
 }
 """Most tokens go to short prompts, since what is to be learned is in the task."""

@@ -121,7 +121,7 @@ def draw_scene(
     two: bool = False,
 ) -> Scene:
     """A random task; `existing` puts it into a file that already holds other functions."""
-    change = _draw_change(random, split, existing=existing, fix=fix)
+    change = _draw_change(random, split, mix, existing=existing, fix=fix)
     changes = [change]
     if two:
         changes.append(_draw_second(random, change))
@@ -146,8 +146,8 @@ def draw_scene(
     )
 
 
-def _draw_change(random: Random, split: Split, *, existing: bool, fix: bool) -> Change:
-    function = draw_function(random, split)
+def _draw_change(random: Random, split: Split, mix: Mix, *, existing: bool, fix: bool) -> Change:
+    function = draw_function(random, split, synonyms=mix.synonyms)
     others = []
     if existing:
         count = random.choice([1, 1, 1, 2])
