@@ -35,6 +35,15 @@ _NOT_FROM_A_REPOSITORY = {
 """What stands in a clone is not the user's word: whoever wrote it must not choose the program that
 we start or the address that prompts go to."""
 
+_GIT_NAMES_KEPT = {
+    "GIT_CEILING_DIRECTORIES",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_NOSYSTEM",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_EXEC_PATH",
+    "GIT_PYTHON_GIT_EXECUTABLE",
+}
+
 _NAME = "turbo-local-coder"
 
 _COMMAND_NAMES = frozenset(
@@ -207,6 +216,15 @@ def command_environment(
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def forget_git_variables() -> None:
+    """Drop the variables by which git takes another repository, index or worktree than the one in
+    which it is started, as in a hook or a dotfiles manager. All our git commands, and GitPython
+    itself, would follow them; what only says where git and its configuration are stays."""
+    for name in list(os.environ):
+        if name.startswith("GIT_") and name not in _GIT_NAMES_KEPT:
+            del os.environ[name]
 
 
 def cache_dir() -> Path:

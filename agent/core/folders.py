@@ -34,18 +34,22 @@ def cache_folder(name: str) -> Path:
 
 
 @contextmanager
-def private_folder() -> Iterator[Path]:
-    """A folder that only we can read, in memory where there is room, removed at the end.
+def private_folder(parent: Path | None = None) -> Iterator[Path]:
+    """A folder that only we can read, removed at the end; in `parent`, else in memory where there
+    is room.
 
-    After SIGKILL of this program it is removed when the next one asks for a folder: the lock on it
-    dies with us.
+    After SIGKILL of this program it is removed when the next one asks for a folder there: the lock
+    on it dies with us. Raises OSError when it cannot be made.
     """
-    base = _base()
+    base = parent if parent is not None else _base()
     _sweep(base)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-    handle = os.open(folder, os.O_RDONLY)
+    # It gets the name by which it can be swept only once it is locked.
+    unnamed = Path(tempfile.mkdtemp(prefix="new-turbo-", dir=base))
+    handle = os.open(unnamed, os.O_RDONLY)
+    folder = base / unnamed.name.replace("new-turbo-", _PREFIX)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unnamed.rename(folder)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

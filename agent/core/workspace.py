@@ -3,25 +3,25 @@
 Candidates live in detached worktrees outside the user's tree. What is accepted becomes one commit
 on a branch of its own, written with plumbing commands, so that the user's checked-out files,
 index, stash and hooks are never touched. Hooks, fsmonitor and automatic gc are off for
-everything we run.
+everything we run. It is longer than most modules: splitting it would give git two owners.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
-import shutil
+import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self, TypeVar
 
 import git
-import psutil
 
-from agent.core.errors import WorkspaceError
+from agent.core.config import forget_git_variables
+from agent.core.errors import NotText, WorkspaceError
+from agent.core.folders import cache_folder, private_folder
 
 _IDENTITY = {
     "GIT_AUTHOR_NAME": "Turbo Local Coder",
@@ -29,7 +29,12 @@ _IDENTITY = {
     "GIT_COMMITTER_NAME": "Turbo Local Coder",
     "GIT_COMMITTER_EMAIL": "turbo-local-coder@localhost",
 }
-_QUIET = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+_QUIET = {
+    "GIT_LITERAL_PATHSPECS": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C",
+}
 _OPTIONS = [
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
@@ -39,7 +44,6 @@ _OPTIONS = [
     "advice.detachedHead=false",
     "commit.gpgSign=false",
 ]
-_OWNER = "owner.json"
 
 Result = TypeVar("Result")
 
@@ -47,11 +51,15 @@ Result = TypeVar("Result")
 class Workspace:
     """One run's view of one repository. Use `open`, then `close`."""
 
-    def __init__(self, repo: git.Repo, *, run: str, base: str, worktrees: Path) -> None:
+    def __init__(
+        self, repo: git.Repo, *, run: str, base: str, worktrees: Path, owned: ExitStack
+    ) -> None:
         self._repo = repo
         self._git = threading.Lock()
         self._worktrees = worktrees
+        self._owned = owned
         self._made: dict[str, Path] = {}
+        self._closed = False
         self.run = run
         self.base = base
         """Commit that the work starts from."""
@@ -61,74 +69,89 @@ class Workspace:
         """Runs and checkpoints, inside git's own folder."""
 
     @classmethod
-    async def open(cls, path: Path, *, run: str, worktrees_root: Path) -> Self:
+    async def open(cls, path: Path, *, run: str, worktrees_root: Path | None = None) -> Self:
         """Open the repository that holds `path` and clear away what killed runs left.
 
-        Raises WorkspaceError when there is none, when it is bare, or has no commit.
+        Worktrees are made below `worktrees_root`, by default in the cache. Raises WorkspaceError
+        when there is no repository, when it is bare or has no commit, or when nothing can be
+        written.
         """
         return await asyncio.to_thread(cls._open, path, run, worktrees_root)
 
     @classmethod
-    def _open(cls, path: Path, run: str, worktrees_root: Path) -> Self:
-        repo = _repository(path)
-        try:
-            base = str(repo.git.rev_parse("--verify", "--quiet", "HEAD^{commit}"))
-        except git.GitCommandError:
-            raise WorkspaceError(
-                f"{path}: the repository has no commit yet",
-                fix="Commit something first; the work starts from the last commit.",
-            ) from None
-        _clear_abandoned(repo, worktrees_root)
-        own = worktrees_root / run
-        own.mkdir(parents=True)
-        (own / _OWNER).write_text(json.dumps(_identity_of(os.getpid())), encoding="utf-8")
-        return cls(repo, run=run, base=base, worktrees=own)
+    def _open(cls, path: Path, run: str, worktrees_root: Path | None) -> Self:
+        with ExitStack() as stack, _mapped():
+            repo = _repository(path)
+            stack.callback(repo.close)
+            base = _last_commit(repo, path)
+            _refuse_branch_in_the_way(repo)
+            root = (worktrees_root or cache_folder("worktrees")).resolve()
+            root.mkdir(parents=True, exist_ok=True)
+            worktrees = stack.enter_context(private_folder(root))
+            _clear_abandoned(repo, root)
+            return cls(repo, run=run, base=base, worktrees=worktrees, owned=stack.pop_all())
 
     async def close(self) -> None:
         """Remove every worktree of this run."""
 
         def clear() -> None:
+            # A cancelled `worktree` may still wait for the lock; it must not make one after this.
+            self._closed = True
             for path in self._made.values():
                 _remove_worktree(self._repo, path)
             self._made.clear()
 
         await self._call(clear)
-        await asyncio.to_thread(shutil.rmtree, self._worktrees, ignore_errors=True)
-        self._repo.close()
+        await asyncio.to_thread(self._owned.close)
 
     async def dirty(self) -> bool:
         """True when tracked files of the user's checkout differ from its last commit."""
         return bool(await self._run("status", "--porcelain", "--untracked-files=no"))
 
+    async def untracked(self) -> tuple[str, ...]:
+        """Files of the user's checkout that git neither tracks nor ignores, sorted."""
+        return _names(await self._run("ls-files", "--others", "--exclude-standard", "-z"))
+
     async def files(self) -> tuple[str, ...]:
-        """All tracked files of the base commit, sorted, with forward slashes."""
-        out = await self._run("ls-tree", "-r", "-z", "--name-only", self.base)
-        return tuple(sorted(name for name in out.split("\0") if name))
+        """All tracked files of the base commit, sorted, with forward slashes.
+
+        Names that are not UTF-8 are left out: no prompt could show them.
+        """
+        return _names(await self._run("ls-tree", "-r", "-z", "--name-only", self.base))
 
     async def read(self, path: str) -> str | None:
-        """Text of one file at the base; None when it is absent or no UTF-8 text."""
+        """Text of one file at the base; None when it is absent.
+
+        Raises NotText for what is no regular file of UTF-8 text.
+        """
 
         def load() -> bytes | None:
-            with contextlib.suppress(KeyError):
+            try:
                 blob = self._repo.commit(self.base).tree / path
-                if blob.type == "blob":
-                    data: bytes = blob.data_stream.read()
-                    return data
-            return None
+            except KeyError:
+                return None
+            if blob.type != "blob" or stat.S_ISLNK(blob.mode):
+                raise NotText(path, "is no regular file")
+            data: bytes = blob.data_stream.read()
+            return data
 
         data = await self._call(load)
-        if data is None or b"\0" in data[:8000]:
+        if data is None:
             return None
+        if b"\0" in data[:8000]:
+            raise NotText(path, "is binary")
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError:
-            return None
+            raise NotText(path, "is not UTF-8") from None
 
     async def worktree(self, name: str, *, at: str | None = None) -> Path:
         """A worktree of that name, checked out at `at` (default: the base), without leftovers."""
         target = at or self.base
 
         def prepare() -> Path:
+            if self._closed:
+                raise WorkspaceError("the run is over")
             path = self._made.get(name)
             if path is None:
                 path = self._worktrees / name
@@ -156,9 +179,11 @@ class Workspace:
 
     async def diff(self, commit: str) -> str:
         """Unified diff from the base to `commit`."""
-        return await self._run(
+        text = await self._run(
             "diff", "--no-color", "--no-ext-diff", "--no-textconv", self.base, commit
         )
+        # git's output is bytes; what is no UTF-8 comes as lone surrogates, which nothing can send
+        return text.encode("utf-8", "replace").decode("utf-8")
 
     async def publish(self, commit: str, *, branch: str, message: str) -> str:
         """One commit with the tree of `commit` and `message` on a new `branch`; its id.
@@ -208,10 +233,8 @@ class Workspace:
             with self._git:
                 return work()
 
-        try:
+        with _mapped():
             return await asyncio.to_thread(locked)
-        except git.GitCommandError as error:
-            raise GitError(_command_of(error), str(error.stderr)) from None
 
 
 class GitError(WorkspaceError):
@@ -235,8 +258,9 @@ def locate(path: Path) -> Path:
 
 def create_repository(folder: Path, *, message: str) -> None:
     """Make `folder` a git repository with one commit of everything in it."""
+    forget_git_variables()
     git.Repo.init(folder, initial_branch="main").close()
-    with _opened(folder) as repo:
+    with _mapped(), _opened(folder) as repo:
         repo.git.add("--all")
         repo.git.commit("--quiet", "--no-verify", "-m", message)
 
@@ -248,6 +272,20 @@ def _command_of(error: git.GitCommandError) -> str:
 
 
 @contextlib.contextmanager
+def _mapped() -> Iterator[None]:
+    """The one seam where failures of git and of the disk become errors of ours."""
+    try:
+        yield
+    except git.GitCommandError as error:
+        raise GitError(_command_of(error), str(error.stderr)) from None
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        raise WorkspaceError(
+            f"cannot write{place}: {error.strerror}", fix="Make room or give the rights for it."
+        ) from None
+
+
+@contextlib.contextmanager
 def _opened(path: Path) -> Iterator[git.Repo]:
     with git.Repo(path) as repo:
         repo.git.set_persistent_git_options(c=_OPTIONS)
@@ -256,6 +294,7 @@ def _opened(path: Path) -> Iterator[git.Repo]:
 
 
 def _repository(path: Path) -> git.Repo:
+    forget_git_variables()
     try:
         repo = git.Repo(path, search_parent_directories=True)
     except (git.InvalidGitRepositoryError, git.NoSuchPathError):
@@ -274,31 +313,41 @@ def _repository(path: Path) -> git.Repo:
     return repo
 
 
-def _identity_of(pid: int) -> dict[str, float]:
-    return {"pid": pid, "started": psutil.Process(pid).create_time()}
-
-
-def _is_alive(owner: Path) -> bool:
-    """True while the process that wrote `owner` runs; pids are reused, so its start counts too."""
+def _last_commit(repo: git.Repo, path: Path) -> str:
     try:
-        told = json.loads(owner.read_text(encoding="utf-8"))
-        return bool(_identity_of(int(told["pid"])) == told)
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
-        return False
+        return str(repo.git.rev_parse("--verify", "--quiet", "HEAD^{commit}"))
+    except git.GitCommandError as error:
+        if str(error.stderr).strip():  # it says nothing when HEAD just has no commit
+            raise
+        raise WorkspaceError(
+            f"{path}: the repository has no commit yet",
+            fix="Commit something first; the work starts from the last commit.",
+        ) from None
 
 
-def _clear_abandoned(repo: git.Repo, worktrees_root: Path) -> None:
-    """Remove worktrees of runs that are dead: the folders, and what this repository knows of
-    them. Worktrees of the user are not ours to prune."""
-    for run in worktrees_root.glob("*"):
-        if not _is_alive(run / _OWNER):
-            shutil.rmtree(run, ignore_errors=True)
-    listed = str(repo.git.worktree("list", "--porcelain", "-z")).split("\0")
-    for line in listed:
+def _refuse_branch_in_the_way(repo: git.Repo) -> None:
+    """A branch `turbo` keeps git from making `turbo/...`: say it before the work, not after."""
+    with contextlib.suppress(git.GitCommandError):
+        repo.git.show_ref("--verify", "--quiet", "refs/heads/turbo")
+        raise WorkspaceError(
+            "a branch named turbo is in the way of branches like turbo/TASK-RUN",
+            fix="Rename it: git branch -m turbo NEW-NAME",
+        )
+
+
+def _clear_abandoned(repo: git.Repo, root: Path) -> None:
+    """Forget worktrees of ours whose folder was swept. Those of the user are not ours to prune."""
+    for line in str(repo.git.worktree("list", "--porcelain")).splitlines():
         path = Path(line.removeprefix("worktree "))
-        ours = line.startswith("worktree ") and path.is_relative_to(worktrees_root)
+        ours = line.startswith("worktree ") and path.is_relative_to(root)
         if ours and not path.exists():
             _remove_worktree(repo, path)
+
+
+def _names(output: str) -> tuple[str, ...]:
+    """File names of a ``-z`` list. Those that are not UTF-8 come as lone surrogates and go."""
+    names = (name for name in output.split("\0") if name)
+    return tuple(sorted(x for x in names if not any("\ud800" <= c <= "\udfff" for c in x)))
 
 
 def _remove_worktree(repo: git.Repo, path: Path) -> None:

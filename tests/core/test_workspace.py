@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from agent.core.errors import WorkspaceError
+from agent.core.errors import NotText, WorkspaceError
 from agent.core.workspace import Workspace, create_repository, locate
 
 
@@ -105,11 +107,11 @@ async def test_worktrees_of_a_killed_run_are_removed_at_the_next_start(
         "asyncio.run(main())\n"
     )
     subprocess.run([sys.executable, "-c", program, str(repository), str(worktrees)], check=False)
-    assert (worktrees / "dead" / "c0").is_dir()
+    assert len(list(worktrees.glob("*/c0"))) == 1
 
     workspace = await Workspace.open(repository, run="next", worktrees_root=worktrees)
-    assert not (worktrees / "dead").exists()
-    assert "dead" not in git(repository, "worktree", "list")
+    assert list(worktrees.glob("*/c0")) == []
+    assert git(repository, "worktree", "list").count("\n") == 0
     await workspace.close()
 
 
@@ -164,16 +166,14 @@ async def test_a_branch_that_exists_is_never_overwritten(repository: Path, workt
 
 
 async def test_files_are_read_from_the_last_commit(repository: Path, worktrees: Path) -> None:
-    (repository / "bild.bin").write_bytes(b"\0\1\2")
     (repository / "grün.txt").write_text("grün\n", encoding="utf-8")
     git(repository, "add", ".")
     git(repository, "-c", "user.name=u", "-c", "user.email=u@x", "commit", "--quiet", "-m", "more")
     (repository / "a.txt").write_text("dirty\n")
     workspace = await Workspace.open(repository, run="r1", worktrees_root=worktrees)
-    assert await workspace.files() == ("a.txt", "b.txt", "bild.bin", "grün.txt")
+    assert await workspace.files() == ("a.txt", "b.txt", "grün.txt")
     assert await workspace.read("a.txt") == "one\n"
     assert await workspace.read("grün.txt") == "grün\n"
-    assert await workspace.read("bild.bin") is None
     assert await workspace.read("absent.txt") is None
     await workspace.close()
 
@@ -200,3 +200,100 @@ def test_a_folder_inside_the_repository_is_enough(repository: Path) -> None:
     inner = repository / "inner"
     inner.mkdir()
     assert locate(inner).samefile(repository)
+
+
+@pytest.mark.parametrize("name", ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR"])
+async def test_git_variables_of_the_user_lead_us_nowhere(
+    repository: Path,
+    worktrees: Path,
+    tmp_path: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (repository / "a.txt").write_text("dirty\n")
+    (repository / "new.txt").write_text("untracked\n")
+    before = fingerprint(repository)
+    target = {
+        "GIT_WORK_TREE": repository,
+        "GIT_INDEX_FILE": repository / ".git" / "index",
+    }.get(name, repository / ".git")
+    monkeypatch.setenv(name, str(target))
+
+    workspace = await Workspace.open(repository, run="r1", worktrees_root=worktrees)
+    for _ in range(2):
+        tree = await workspace.worktree("c0")
+        (tree / "made.txt").write_text("made\n")
+        await workspace.snapshot(tree, ["made.txt"], "draft")
+    await workspace.close()
+
+    assert fingerprint(repository) == before
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "x").write_text("x")
+    monkeypatch.setenv(name, str(target))
+    create_repository(other, message="another")
+    assert fingerprint(repository) == before
+
+
+async def test_what_is_no_text_is_said_to_be_so(repository: Path, worktrees: Path) -> None:
+    (repository / "bild.bin").write_bytes(b"\0\1\2")
+    (repository / "latin.txt").write_bytes("grün".encode("latin-1"))
+    (repository / "link.txt").symlink_to("a.txt")
+    (repository / os.fsdecode(b"caf\xe9.txt")).write_bytes(b"x\n")
+    git(repository, "add", "--", "bild.bin", "latin.txt", "link.txt")
+    subprocess.run(["git", "-C", repository, "add", "--", b"caf\xe9.txt"], check=True)
+    git(repository, "-c", "user.name=u", "-c", "user.email=u@x", "commit", "--quiet", "-m", "more")
+    workspace = await Workspace.open(repository, run="r1", worktrees_root=worktrees)
+    files = ("a.txt", "b.txt", "bild.bin", "latin.txt", "link.txt")
+    assert await workspace.files() == files
+    for name, reason in {
+        "bild.bin": "is binary",
+        "latin.txt": "is not UTF-8",
+        "link.txt": "is no regular file",
+    }.items():
+        with pytest.raises(NotText, match=f"{name} {reason}"):
+            await workspace.read(name)
+    tree = await workspace.worktree("c0")
+    (tree / "latin.txt").write_bytes("grau".encode("latin-1") + b"\xfc")
+    draft = await workspace.snapshot(tree, ["latin.txt"], "draft")
+    assert (await workspace.diff(draft)).encode("utf-8")
+    await workspace.close()
+
+
+async def test_a_worktree_that_was_asked_for_too_late_is_not_made(
+    repository: Path, worktrees: Path
+) -> None:
+    workspace = await Workspace.open(repository, run="r1", worktrees_root=worktrees)
+    asked = [asyncio.create_task(workspace.worktree(f"c{n}")) for n in range(8)]
+    await asyncio.sleep(0)
+    for task in asked:
+        task.cancel()
+    await workspace.close()
+    await asyncio.gather(*asked, return_exceptions=True)
+    await asyncio.sleep(0.3)
+    assert git(repository, "worktree", "list").count("\n") == 0
+    assert not list(worktrees.iterdir())
+
+
+async def test_a_branch_in_the_way_is_found_before_the_work(
+    repository: Path, worktrees: Path
+) -> None:
+    git(repository, "branch", "turbo")
+    with pytest.raises(WorkspaceError, match="in the way") as caught:
+        await Workspace.open(repository, run="r1", worktrees_root=worktrees)
+    assert "git branch -m" in caught.value.fix
+
+
+async def test_where_nothing_can_be_written_it_says_so(repository: Path) -> None:
+    with pytest.raises(WorkspaceError, match="cannot write /dev/null/x"):
+        await Workspace.open(repository, run="r1", worktrees_root=Path("/dev/null/x"))
+
+
+async def test_untracked_files_are_those_that_git_does_not_ignore(
+    repository: Path, worktrees: Path
+) -> None:
+    (repository / ".gitignore").write_text("*.log\n")
+    (repository / "x.log").write_text("")
+    workspace = await Workspace.open(repository, run="r1", worktrees_root=worktrees)
+    assert await workspace.untracked() == (".gitignore",)
+    await workspace.close()
