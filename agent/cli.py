@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +20,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+class _Reported(SystemExit):
+    """The end of a run that has told its outcome itself."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
 
 
 @app.callback(invoke_without_command=True)
@@ -58,35 +67,43 @@ def run(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show only the outcome.")] = False,
 ) -> None:
     """Turn tasks into commits. Without a task: the demo, in a temporary repository."""
-    from agent.core.journal import Journal
-    from agent.team.report import Reporter
-    from agent.team.result import overall_exit_code
-    from agent.team.session import Interrupted, Invocation, run_session
+    from agent.core.signals import Interrupted, raise_interrupted
 
-    if bool(tasks) + (task is not None) + all_tasks > 1:
-        raise UsageError("Give task files, --task or --all, not several of them.")
-    invocation = Invocation(
-        tasks=tasks or (),
-        prose=task,
-        all_tasks=all_tasks,
-        repository=repo,
-        model=model,
-        candidates=candidates,
-        test=test,
-        apply=apply,
-        dry_run=dry_run,
-    )
-    with Reporter.for_terminal(as_json=as_json, verbose=verbose, quiet=quiet) as reporter:
-        try:
-            results = run_session(invocation, Journal((reporter.on_event,)))
-        except TurboError as error:
-            reporter.show_error(error)
-            raise typer.Exit(error.exit_code) from None
-        except Interrupted as interrupted:
-            reporter.show_interrupted()
-            raise typer.Exit(interrupted.exit_code) from None
-        reporter.show_results(results)
-    raise typer.Exit(overall_exit_code(results))
+    with raise_interrupted():
+        from agent.core.journal import Journal
+        from agent.team.report import Reporter
+        from agent.team.result import Ledger
+
+        ledger = Ledger()
+        with Reporter.for_terminal(as_json=as_json, verbose=verbose, quiet=quiet) as reporter:
+            try:
+                from agent.team.session import Invocation, run_session
+
+                if bool(tasks) + (task is not None) + all_tasks > 1:
+                    raise UsageError("Give task files, --task or --all, not several of them.")
+                invocation = Invocation(
+                    tasks=tasks or (),
+                    prose=task,
+                    all_tasks=all_tasks,
+                    repository=repo,
+                    model=model,
+                    candidates=candidates,
+                    test=test,
+                    apply=apply,
+                    dry_run=dry_run,
+                )
+                run_session(invocation, Journal((reporter.on_event,)), ledger)
+                code = reporter.end_session(ledger)
+            except TurboError as error:
+                code = reporter.end_failed(error, ledger)
+            except Interrupted as stopped:
+                code = reporter.end_interrupted(ledger, stopped.exit_code)
+            except KeyboardInterrupt:  # a second Ctrl-C
+                code = reporter.end_interrupted(ledger)
+            except BaseException as bug:
+                reporter.end_in_bug(bug, ledger)
+                raise
+    raise _Reported(code)
 
 
 @app.command()
@@ -98,14 +115,36 @@ def graph() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code. Expected failures print no traceback."""
+    """Run the command line; the exit code. Expected failures print no traceback.
+
+    0 every task accepted, 1 one rejected or failed, 2 wrong usage, 3 model or server; after a
+    signal 128 + its number: 129 SIGHUP, 130 SIGINT (Ctrl-C), 143 SIGTERM.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(args=list(arguments) if arguments is not None else None, prog_name="turbo")
+        app(args=words, prog_name="turbo")
+    except _Reported as end:
+        return end.exit_code
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
+        code = end.code if isinstance(end.code, int) else 1
     except KeyboardInterrupt:
-        return 130
+        code = 130
     except TurboError as error:
         sys.stderr.write(f"turbo: {error}\n")
-        return error.exit_code
-    return 0
+        code = error.exit_code
+    else:
+        code = 0
+    if code and "--json" in words:
+        _close_events(code)
+    return code
+
+
+def _close_events(code: int) -> None:
+    """Write the last event of a run that ended before it began, for want of right options."""
+    from agent.team.report import write_event
+    from agent.team.result import RunResult
+
+    reason = "" if code >= 128 else "wrong usage; standard error says more"
+    status: Literal["failed", "interrupted"] = "interrupted" if code >= 128 else "failed"
+    with contextlib.suppress(BrokenPipeError):  # the reader has gone; typer has ended us for that
+        write_event("run_finished", RunResult(status=status, exit_code=code, reason=reason).event())

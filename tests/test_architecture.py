@@ -13,19 +13,34 @@ MODULES = sorted(
 )
 NODES = {"planner", "coder", "reviewer"}
 LAYER = {
-    "task_file": 0,
+    "fences": 0,
     "front_matter": 0,
-    "state": 1,
-    "result": 2,
-    "context": 2,
-    "planner": 3,
-    "coder": 3,
-    "reviewer": 3,
+    "live_view": 0,
+    "repo_context": 0,
+    "runs": 0,
+    "tally": 0,
+    "toolchain": 0,
+    "answer_parser": 1,
+    "evidence": 1,
+    "task_file": 1,
+    "hunk_parser": 2,
+    "state": 2,
+    "verification": 2,
+    "context": 3,
+    "locate": 3,
+    "result": 3,
+    "edits": 4,
     "judge": 4,
-    "candidates": 4,
-    "graph": 5,
-    "workflow": 6,
-    "session": 7,
+    "preparation": 4,
+    "report": 4,
+    "coder": 5,
+    "planner": 5,
+    "reviewer": 5,
+    "candidates": 6,
+    "conclusion": 7,
+    "graph": 7,
+    "workflow": 8,
+    "session": 9,
 }
 ONE_OWNER = {
     "git": {"agent.core.workspace"},
@@ -77,8 +92,12 @@ def test_the_team_is_imported_downwards(name: str) -> None:
     for imported in imports_of(path):
         other = imported.removeprefix("agent.team.").split(".")[0]
         if imported.startswith("agent.team.") and other in LAYER:
-            assert LAYER[other] <= LAYER[name], f"{name} imports {other}"
+            assert LAYER[other] < LAYER[name], f"{name} imports {other}"
             assert not (name in NODES and other in NODES - {name}), f"{name} imports {other}"
+
+
+def test_every_module_of_the_team_has_its_layer() -> None:
+    assert {path.stem for path in (ROOT / "agent" / "team").glob("[!_]*.py")} == set(LAYER)
 
 
 @pytest.mark.parametrize(("module", "owners"), sorted(ONE_OWNER.items()))

@@ -1,21 +1,31 @@
-"""Bad input: what the command says, and how it ends."""
+"""Bad input and signals: what the command says, and how it ends."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
-from team.conftest import TASK, git
+from fakes.llama_server import KEY
+from fakes.team_server import ACCEPT, FakeTeamServer, code, plan
+from team.conftest import TASK, git, run_turbo, until
 
 from agent.cli import main
 from agent.core.workspace import create_repository
+from agent.team import session
+from agent.team.conclusion import task_trailer
+from agent.team.task_file import parse_task
 
 ROOT = Path(__file__).parent.parent
 
@@ -153,13 +163,148 @@ def test_a_wrong_setting(
     assert "LLAMACPP_PARALLEL" in text
 
 
+def last_event(capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    event: dict[str, Any] = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert event["event"] == "run_finished"
+    return event
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["absent.md"],
+        ["--all", "--task", "x"],
+        ["--apply"],
+        ["--test", "", "tasks/a.md"],
+        ["--candidates", "0", "tasks/a.md"],
+        ["--no-such-option"],
+    ],
+)
 def test_with_json_even_an_early_error_ends_with_run_finished(
+    repository: Path, capfd: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert main(["run", "--json", *arguments]) == 2
+    assert last_event(capfd)["status"] == "failed"
+
+
+def test_with_json_nothing_to_do_is_said_too(
     repository: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", "--json", "absent.md"]) == 2
-    printed = capfd.readouterr()
-    assert '"event": "run_finished"' in printed.out.splitlines()[-1]
-    assert '"status": "failed"' in printed.out.splitlines()[-1]
+    trailer = task_trailer(parse_task(TASK, source="a.md"))
+    author = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    git(repository, *author, "commit", "--quiet", "--allow-empty", "-m", f"Done\n\n{trailer}")
+    assert main(["run", "--json", "--all"]) == 0
+    last = last_event(capfd)
+    assert (last["status"], last["reason"]) == ("accepted", "nothing to do")
+    assert last["candidates"] == {"started": 0, "green": 0}
+
+
+def test_a_bug_keeps_its_traceback_and_ends_the_events(
+    repository: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr(session, "run_tasks", broken)
+    with pytest.raises(RuntimeError, match="a bug of ours"):
+        main(["run", "--json", "tasks/a.md"])
+    last = last_event(capfd)
+    assert (last["status"], last["reason"]) == ("failed", "RuntimeError: a bug of ours")
+
+
+SIGNALS = [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+@pytest.mark.parametrize(("signum", "expected"), SIGNALS)
+@pytest.mark.parametrize("arguments", [["-"], []])
+def test_a_signal_before_anything_has_started(
+    repository: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    signum: signal.Signals,
+    expected: int,
+) -> None:
+    """While the task is read from standard input, and while the demo is copied."""
+
+    def interrupt(*_: object, **__: object) -> bytes:
+        os.kill(os.getpid(), signum)
+        time.sleep(5)
+        return b""
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=SimpleNamespace(read=interrupt)))
+    monkeypatch.setattr(session, "create_repository", interrupt)
+    around = set(Path(tempfile.gettempdir()).glob("turbo-demo-*"))
+    handlers = [signal.getsignal(each) for each, _ in SIGNALS]
+    assert main(["run", "--json", *arguments]) == expected
+    assert last_event(capfd)["status"] == "interrupted"
+    assert set(Path(tempfile.gettempdir()).glob("turbo-demo-*")) <= around
+    assert [signal.getsignal(each) for each, _ in SIGNALS] == handlers
+
+
+@pytest.mark.parametrize(
+    ("front", "expected"),
+    [
+        ("test: pytest 'open", r"b\.md:3: test: no closing quotation"),
+        ("context: [new.py]", r"b\.md:3: context: new\.py is not committed"),
+        ("test: pytest -q ./new.py::test_it", r"b\.md:3: test: new\.py is not committed"),
+        ("test: cd . && pytest fresh", r"b\.md:3: test: fresh is not committed"),
+        ("test: ./tool.sh new", r"b\.md:3: test: tool\.sh is not committed"),
+    ],
+)
+def test_a_bad_task_is_refused_before_the_one_ahead_of_it_runs(
+    repository: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    front: str,
+    expected: str,
+) -> None:
+    monkeypatch.setenv("LLAMACPP_URL", "http://127.0.0.1:9")
+    (repository / ".git" / "info" / "exclude").write_text("tool.sh\nbuild/\n")
+    for name in ("new.py", "fresh/test_it.py", "tool.sh", "build/x"):
+        (repository / name).parent.mkdir(exist_ok=True)
+        (repository / name).write_text("pass\n")
+    (repository / "b.md").write_text(f"---\ntitle: B\n{front}\n---\nDo it.\n")
+    exit_code, text = said(capsys, "run", "tasks/a.md", "b.md")
+    assert exit_code == 2, text
+    assert re.search(expected, text), text
+    assert "commit it first" in text or "Close the quote" in text
+
+
+def test_a_bad_test_option_is_refused_in_its_name(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for test, expected in (("  ", "--test: is empty"), ("a 'b", "--test: no closing quotation")):
+        exit_code, text = said(capsys, "run", "--test", test, "tasks/a.md")
+        assert exit_code == 2
+        assert expected in text
+
+
+def test_an_ignored_folder_that_a_command_mentions_is_no_path(
+    repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMACPP_URL", "http://127.0.0.1:9")
+    (repository / ".git" / "info" / "exclude").write_text("build/\n")
+    (repository / "build").mkdir()
+    (repository / "build" / "x").touch()
+    exit_code, text = said(capsys, "run", "--test", "make build", "tasks/a.md")
+    assert exit_code == 3, text
+
+
+def test_untracked_files_are_said_to_be_no_part_of_the_work(
+    repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMACPP_URL", "http://127.0.0.1:9")
+    (repository / "b.md").write_text(TASK)
+    _, text = said(capsys, "run", "b.md")
+    assert "untracked" not in text
+    (repository / "one.py").touch()
+    _, text = said(capsys, "run", "b.md")
+    base = git(repository, "rev-parse", "HEAD")[:12]
+    assert f"1 untracked file is not part of the work (it starts from commit {base})" in text
+    (repository / "two.py").touch()
+    _, text = said(capsys, "run", "b.md")
+    assert "2 untracked files are not part of the work" in text
 
 
 @pytest.mark.parametrize("arguments", [["run", "--candidates", "0"], ["run", "--no-such"], ["x"]])
@@ -237,3 +382,72 @@ def test_a_signal_ends_the_run_and_everything_that_it_started(
         assert git(repository, "worktree", "list").count("\n") == 0
     assert git(repository, "branch", "--format=%(refname:short)") == "main"
     assert git(repository, "status", "--porcelain") == ""
+
+
+RIGHT = code("def double(number):\n    return number * 2\n")
+PLAN = plan("kit/double.py", "Add def double(number): return twice the number")
+
+
+def said_by(server: FakeTeamServer, role: str) -> bool:
+    return any(name == role for name, _ in server.prompts)
+
+
+@pytest.mark.parametrize(
+    ("moment", "signum", "expected"),
+    [
+        ("planner", signal.SIGINT, 130),
+        ("planner", signal.SIGHUP, 129),
+        ("test", signal.SIGINT, 130),
+        ("test", signal.SIGTERM, 143),
+        ("reviewer", signal.SIGTERM, 143),
+    ],
+)
+async def test_a_signal_at_any_moment_leaves_nothing(
+    repository: Path, tmp_path: Path, moment: str, signum: signal.Signals, expected: int
+) -> None:
+    begun = tmp_path / "begun"
+    wait = "; sleep 60; :" if moment == "test" else ""
+    children: list[psutil.Process] = []
+    names: list[str] = []
+
+    async def interrupt(process: asyncio.subprocess.Process) -> None:
+        await until(begun.exists if moment == "test" else lambda: said_by(server, moment))
+        children.extend(psutil.Process(process.pid).children(recursive=True))
+        names.extend(child.name() for child in children)
+        process.send_signal(signum)
+
+    async with FakeTeamServer(delay_s=0.3, planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
+        ended = await run_turbo(
+            "run", "--json", "--test", f"sh -c 'touch {begun}{wait}'", "tasks/a.md",
+            cwd=repository, after=interrupt, LLAMACPP_URL=server.url, LLAMACPP_API_KEY=KEY,
+        )  # fmt: skip
+    assert ended.exit_code == expected, ended.err
+    assert ended.last["status"] == "interrupted"
+    assert "no branch was made" in ended.err
+    assert "sleep" in names or moment != "test"
+    psutil.wait_procs(children, timeout=5)
+    assert [child for child in children if child.is_running()] == []
+    assert git(repository, "worktree", "list").count("\n") == 0
+    assert git(repository, "branch", "--format=%(refname:short)") == "main"
+    assert git(repository, "status", "--porcelain") == ""
+
+
+async def test_an_ignored_signal_stays_ignored(repository: Path) -> None:
+    """As under nohup."""
+
+    async def hang_up(process: asyncio.subprocess.Process) -> None:
+        await until(lambda: said_by(server, "planner"))
+        process.send_signal(signal.SIGHUP)
+
+    program = (
+        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN);"
+        "from agent.cli import main; sys.exit(main())"
+    )
+    async with FakeTeamServer(delay_s=0.1, planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
+        ended = await run_turbo(
+            "run", "--json", "--test", "true", "tasks/a.md",
+            cwd=repository, after=hang_up, program=("-c", program),
+            LLAMACPP_URL=server.url, LLAMACPP_API_KEY=KEY,
+        )  # fmt: skip
+    assert ended.exit_code == 0, ended.err
+    assert ended.last["status"] == "accepted"

@@ -74,6 +74,8 @@ class Progress:
     """Prompt tokens, when known."""
     done: int = 0
     """Prompt tokens processed so far (prefill) or tokens predicted so far (decode)."""
+    cached: int = 0
+    """Prompt tokens that were not computed, when known."""
 
 
 @dataclass(frozen=True, kw_only=True)

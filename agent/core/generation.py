@@ -87,4 +87,12 @@ class Generation:
         return self.ids[: self.processed] + self.tokens[:-1]
 
     def _report(self, report: OnProgress, phase: Literal["prefill", "decode"], done: int) -> None:
-        report(Progress(phase=phase, slot=self.lease.slot, prompt=len(self.ids), done=done))
+        report(
+            Progress(
+                phase=phase,
+                slot=self.lease.slot,
+                prompt=len(self.ids),
+                done=done,
+                cached=self.cached,
+            )
+        )

@@ -1,23 +1,24 @@
 """Candidates: several answers at the same time, judged by the repository's own tests.
 
 `attempt` writes one candidate: every step of the plan, in a worktree of its own, then linters,
-then tests. It never raises for what a model did wrong; such a candidate just loses. The choice
-among candidates is pure.
+then tests. The commit is made before the tests run: it holds what they are about to judge and
+nothing that they leave behind. Nothing is raised for what a model did wrong; such a candidate just
+loses. The choice among candidates is pure.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from agent.core.errors import BadAnswer, EditError, GarbledOutput
+from agent.core.errors import BadAnswer, ContextTooSmall, EditError, GarbledOutput
 from agent.core.sampling import Sampling, candidate_sampling
 from agent.team.coder import Job, write_step
 from agent.team.context import Race, TeamContext
-from agent.team.edits import check_edit_path
-from agent.team.judge import verify_once
-from agent.team.state import Attempt, Candidate, Plan, Review, Step, of_round
+from agent.team.edits import read_file, write_file
+from agent.team.judge import tidy, verify_once
+from agent.team.state import Attempt, Candidate, Plan, Review, Step
 
 
 async def attempt(work: Attempt, context: TeamContext) -> Candidate:
@@ -30,7 +31,7 @@ async def attempt(work: Attempt, context: TeamContext) -> Candidate:
     winner = asyncio.ensure_future(race.won.wait())
     try:
         await asyncio.wait({writing, winner}, return_when=asyncio.FIRST_COMPLETED)
-        if writing.done():
+        if writing.done() and not writing.cancelled():
             candidate = writing.result()
             if candidate.status == "green":
                 race.won.set()
@@ -47,6 +48,7 @@ async def attempt(work: Attempt, context: TeamContext) -> Candidate:
         status=candidate.status,
         failures=candidate.tests.failures if candidate.tests else None,
         summary=candidate.tests.summary if candidate.tests else candidate.reason,
+        lint=candidate.lint,
     )
     return candidate
 
@@ -54,43 +56,45 @@ async def attempt(work: Attempt, context: TeamContext) -> Candidate:
 async def _write_and_test(work: Attempt, context: TeamContext, race: Race) -> Candidate:
     number, index, start = work["round"], work["index"], work["start_from"]
     sampling = candidate_sampling(index, seed=context.settings.turbo_seed, attempt=number)
+    context.totals.started += 1
     context.journal.emit("candidate_started", candidate=index, round=number, seed=sampling.seed)
-    workspace = context.workspace
-    worktree = await workspace.worktree(f"c{index}", at=start.commit if start else None)
+    worktree = await context.workspace.worktree(f"c{index}", at=start.commit if start else None)
     try:
-        written = await _write_steps(work, context, worktree, sampling)
-    except (BadAnswer, EditError, GarbledOutput) as error:
-        return _lost(work, context, "invalid", error.message)
-    if start is None and not await _changes_anything(written, context):
-        return _lost(work, context, "invalid", "the answer changes nothing")
-    context.journal.show("progress", role="coder", candidate=index, phase="test")
-    tests, lint = await verify_once(written, worktree, work["test_command"], context, race)
-    paths = sorted({step.path for step in work["plan"].steps if (worktree / step.path).exists()})
-    commit = await workspace.snapshot(worktree, paths, f"candidate {index} of round {number}")
+        await _write_steps(work, context, worktree, sampling)
+        commit, diff = await _keep(work, context, worktree)
+        lint = await tidy(_written(work, worktree), worktree, context)
+        if lint is not None:
+            commit, diff = await _keep(work, context, worktree)
+    except (BadAnswer, ContextTooSmall, EditError, GarbledOutput) as error:
+        return _lost(work, context, "invalid", str(error))
+    tests = None
+    if work["test_command"] is not None:
+        context.journal.show("progress", role="coder", candidate=index, phase="test")
+        tests = await verify_once(diff, worktree, work["test_command"], context, race)
     return Candidate(
         round=number,
         index=index,
         seed=sampling.seed,
         status="green" if tests is None or tests.green else "red",
         commit=commit,
-        diff=await workspace.diff(commit),
+        diff=diff,
         tests=tests,
-        reason=lint,
+        lint=lint or "",
     )
 
 
 async def _write_steps(
     work: Attempt, context: TeamContext, worktree: Path, sampling: Sampling
-) -> dict[str, str]:
-    """Carry out the steps in the worktree; what was written, by path."""
+) -> None:
+    """Carry out the steps in the worktree."""
     plan, start = work["plan"], work["start_from"]
-    evidence = describe_failure(start, work["review"]) if start else ""
-    steps = steps_to_repair(plan, evidence) if start else plan.steps
-    written: dict[str, str] = {}
-    for step in steps:
-        target = check_edit_path(step.path, worktree)
+    evidence = ""
+    if start is not None:
+        told = describe_failure(start, work["review"])
+        evidence = told or context.prompts.fill("no_reason")
+    for step in steps_to_repair(plan, evidence) if start else plan.steps:
         names = [step.path, *(path for path in plan.read if path != step.path)]
-        files = {name: await asyncio.to_thread(_read, worktree / name) for name in names}
+        files = {name: await asyncio.to_thread(read_file, name, worktree) for name in names}
         job = Job(
             task=work["task"],
             step=step,
@@ -100,36 +104,41 @@ async def _write_steps(
             evidence=evidence,
         )
         content = await write_step(job, context)
-        await asyncio.to_thread(_write, target, content)
-        written[step.path] = content
-    return written
+        await asyncio.to_thread(write_file, step.path, worktree, content)
 
 
-def best_of(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The candidate of a round to go on with: a green one, else the one with fewest failures.
+def _written(work: Attempt, worktree: Path) -> list[str]:
+    return sorted({step.path for step in work["plan"].steps if (worktree / step.path).exists()})
 
-    A candidate whose tests could not even be collected is worse than one whose tests fail. None
-    when nothing usable was written.
+
+async def _keep(work: Attempt, context: TeamContext, worktree: Path) -> tuple[str, str]:
+    """A commit of the steps' files as they are now, and its diff.
+
+    Raises EditError when git sees no change since the base, or since what was to be repaired.
     """
-    usable = [c for c in candidates if c.status in ("green", "red")]
-    return min(
-        usable,
-        key=_badness,
-        default=None,
-    )
-
-
-def _badness(candidate: Candidate) -> tuple[bool, bool, int, int]:
-    tests = candidate.tests
-    broken, failures = (not tests.completed, tests.failures) if tests else (False, 0)
-    return candidate.status != "green", broken, failures, candidate.index
+    start = work["start_from"]
+    message = f"candidate {work['index']} of round {work['round']}"
+    commit = await context.workspace.snapshot(worktree, _written(work, worktree), message)
+    diff = await context.workspace.diff(commit)
+    if not diff or (start is not None and diff == start.diff):
+        raise EditError("the answer changes nothing")
+    return commit, diff
 
 
 def best_so_far(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The best candidate of the last round that wrote anything usable."""
-    rounds = sorted({candidate.round for candidate in candidates}, reverse=True)
-    found = (best_of(of_round(candidates, number)) for number in rounds)
-    return next((best for best in found if best is not None), None)
+    """The candidate of all rounds to go on with: a green one, else the one with fewest failures.
+
+    A candidate whose tests could not even be collected is worse than one whose tests fail. Of
+    equals it is one of the latest round. None when nothing usable was written.
+    """
+    usable = [c for c in candidates if c.status in ("green", "red")]
+    return min(usable, key=_badness, default=None)
+
+
+def _badness(candidate: Candidate) -> tuple[bool, bool, int, int, int]:
+    tests = candidate.tests
+    broken, failures = (not tests.completed, tests.failures) if tests else (False, 0)
+    return candidate.status != "green", broken, failures, -candidate.round, candidate.index
 
 
 def steps_to_repair(plan: Plan, evidence: str) -> list[Step]:
@@ -143,7 +152,7 @@ def steps_to_repair(plan: Plan, evidence: str) -> list[Step]:
 
 
 def describe_failure(candidate: Candidate, review: Review | None) -> str:
-    """Why a candidate was not accepted, as the repairing coder reads it."""
+    """Why a candidate was not accepted, as the repairing coder reads it; empty when unknown."""
     parts = []
     if candidate.tests is not None and not candidate.tests.green:
         parts.append(f"Tests: exit code {candidate.tests.exit_code}\n{candidate.tests.evidence}")
@@ -152,14 +161,7 @@ def describe_failure(candidate: Candidate, review: Review | None) -> str:
             f"{comment.file}:{comment.line} {comment.severity}: {comment.text}"
             for comment in review.comments
         ]
-    return "\n".join(parts) or "The reviewer asked for a revision without saying why."
-
-
-async def _changes_anything(written: Mapping[str, str], context: TeamContext) -> bool:
-    for path, content in written.items():
-        if await context.workspace.read(path) != content:
-            return True
-    return False
+    return "\n".join(parts)
 
 
 def _lost(work: Attempt, context: TeamContext, status: str, reason: str) -> Candidate:
@@ -175,17 +177,3 @@ def _lost(work: Attempt, context: TeamContext, status: str, reason: str) -> Cand
             "reason": reason,
         }
     )
-
-
-def _read(path: Path) -> str | None:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def _write(path: Path, content: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(content)

@@ -14,11 +14,45 @@ from pydantic import BaseModel
 from agent.core.backend_manager import Backend, OnProgress, Progress, Reply, Request, Usage
 from agent.core.config import Settings
 from agent.core.journal import Journal
+from agent.core.json_answer import UnfitAnswer
 from agent.core.prompts import Prompt, PromptBook
 from agent.core.workspace import Workspace
-from agent.team.state import Tests
+from agent.team.state import Verified
 
 Answer = TypeVar("Answer", bound=BaseModel)
+
+
+@dataclass
+class Meter:
+    """What one request has cost so far, also when it is cancelled or fails."""
+
+    _before: Usage = field(default_factory=Usage)
+    """Of tries that the backend gave up and began anew."""
+    _now: Usage = field(default_factory=Usage)
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all its tries."""
+        return self._before + self._now
+
+    def see(self, progress: Progress) -> None:
+        """Note how far the backend has come."""
+        if progress.phase == "queued":
+            self._before, self._now = self.usage, Usage()
+            return
+        decoding = progress.phase == "decode"
+        prompt = progress.prompt if decoding else progress.done
+        cached = min(progress.cached, prompt)
+        self._now = Usage(
+            prompt=prompt,
+            computed=prompt - cached,
+            cached=cached,
+            predicted=progress.done if decoding else 0,
+        )
+
+    def end(self, usage: Usage) -> None:
+        """Note what the last try has cost, as the backend tells it."""
+        self._now = usage
 
 
 @dataclass
@@ -27,28 +61,28 @@ class Totals:
 
     usage: Usage = field(default_factory=Usage)
     requests: int = 0
+    started: int = 0
+    """Candidates that were begun, in all rounds."""
     busy_s: float = 0.0
     """Wall seconds during which at least one request ran."""
     _running: int = 0
     _since: float = 0.0
 
     @contextmanager
-    def request(self) -> Iterator[None]:
-        """Measure one request, from sending to its end."""
+    def request(self) -> Iterator[Meter]:
+        """Measure one request, from sending to its end, however it ends."""
         if self._running == 0:
             self._since = time.monotonic()
         self._running += 1
+        meter = Meter()
         try:
-            yield
+            yield meter
         finally:
             self._running -= 1
             if self._running == 0:
                 self.busy_s += time.monotonic() - self._since
-
-    def add(self, usage: Usage) -> None:
-        """Count one reply."""
-        self.usage += usage
-        self.requests += 1
+            self.usage += meter.usage
+            self.requests += 1
 
 
 @dataclass
@@ -57,10 +91,8 @@ class Race:
 
     won: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by the first green candidate; the others stop."""
-    verified: dict[tuple[tuple[str, str], ...], asyncio.Future[tuple[Tests | None, str]]] = field(
-        default_factory=dict
-    )
-    """Results by content: identical answers are tested once."""
+    verified: dict[str, asyncio.Future[Verified]] = field(default_factory=dict)
+    """Test results by diff: identical candidates are tested once."""
 
 
 @dataclass(frozen=True)
@@ -94,21 +126,26 @@ class TeamContext:
 
     async def ask(self, request: Request, *, role: str, candidate: int | None = None) -> Reply:
         """The model's answer as text. Raises a BackendError."""
-        with self.totals.request():
-            reply = await self.backend.complete(request, self._progress(role, candidate))
-        self.totals.add(reply.usage)
+        with self.totals.request() as meter:
+            reply = await self.backend.complete(request, self._progress(meter, role, candidate))
+            meter.end(reply.usage)
         return reply
 
     async def ask_json(self, request: Request, answer: type[Answer], *, role: str) -> Answer:
         """The model's answer in the form of `answer`. Raises a BackendError."""
-        progress = self._progress(role, None)
-        with self.totals.request():
-            value, reply = await self.backend.complete_json(request, answer, progress)
-        self.totals.add(reply.usage)
+        with self.totals.request() as meter:
+            progress = self._progress(meter, role, None)
+            try:
+                value, reply = await self.backend.complete_json(request, answer, progress)
+            except UnfitAnswer as error:
+                meter.end(error.usage)
+                raise
+            meter.end(reply.usage)
         return value
 
-    def _progress(self, role: str, candidate: int | None) -> OnProgress:
+    def _progress(self, meter: Meter, role: str, candidate: int | None) -> OnProgress:
         def tell(progress: Progress) -> None:
+            meter.see(progress)
             self.journal.show(
                 "progress",
                 role=role,

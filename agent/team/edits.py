@@ -1,4 +1,4 @@
-"""Apply what a coder answered, and decide which paths a coder may write.
+"""Apply what a coder answered, and decide which files a coder may read and write.
 
 Blocks are located in the file as it was, so that no block can hit what another one wrote, and
 blocks that would change the same lines do not both apply. Line ends, and whether the file ends in a
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from agent.core.errors import EditError
 from agent.core.repository_path import why_refused
@@ -18,6 +18,7 @@ from agent.team.hunk_parser import Hunk, parse_hunks
 from agent.team.locate import FileLines, Miss, Place
 
 __all__ = [
+    "MOST_BYTES",
     "Applied",
     "FailedHunk",
     "Hunk",
@@ -25,7 +26,13 @@ __all__ = [
     "check_edit_path",
     "parse_hunks",
     "parse_whole_file",
+    "read_file",
+    "seen_again",
+    "write_file",
 ]
+
+MOST_BYTES = 1_000_000
+"""Largest file that is shown or edited; no context of a small model holds more."""
 
 _HEAD = 20
 _OVERLAP = "it changes the same lines as another block"
@@ -72,11 +79,70 @@ def apply_hunks(content: str, hunks: Sequence[Hunk]) -> Applied:
     return Applied(content=_replaced(lines, ends, places), failed=tuple(failed))
 
 
+def seen_again(content: str, failed: FailedHunk) -> FailedHunk:
+    """The failed block with reason and nearest lines of `content`, which others have changed since.
+
+    It is not applied, even if it fits by now: it was not written for what the others wrote.
+    """
+    file = FileLines(_split(content)[0])
+    found = _place(file, failed.hunk)
+    if isinstance(found, Place):
+        around = range(max(0, found.start - 3), min(len(file.lines), found.end + 3))
+        found = Miss(failed.reason, (around,))
+    elif failed.reason == _OVERLAP:
+        found = Miss(_OVERLAP, found.shown)
+    return _failed(file, failed.hunk, found)
+
+
 def check_edit_path(path: str, root: Path) -> Path:
-    """Where below `root` the file `path` is. Raises EditError when it may not be written."""
+    """Where below `root` the file `path` is. Raises EditError when it may not be written.
+
+    Symbolic links are refused also where they stay inside: git commits the link, and what was
+    written through it would be missing from the commit.
+    """
     if reason := why_refused(path, root):
         raise EditError(f"{path!r} {reason}")
+    place = PurePosixPath(path)
+    for part in (place, *place.parents):
+        if (root / part).is_symlink() and part.parts:
+            what = "is" if part == place else "lies below"
+            raise EditError(f"{path!r} {what} a symbolic link")
     return root / path
+
+
+def read_file(path: str, root: Path) -> str | None:
+    """Text of the file `path` below `root` with its line ends; None when there is none.
+
+    Raises EditError for what is no regular file of UTF-8 text, or too large.
+    """
+    place = check_edit_path(path, root)
+    try:
+        with place.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise EditError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > MOST_BYTES:
+        raise EditError(f"{path} is larger than {MOST_BYTES} bytes")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise EditError(f"{path} is no UTF-8 text") from None
+    if "\0" in text:
+        raise EditError(f"{path} is no text")
+    return text
+
+
+def write_file(path: str, root: Path, content: str) -> None:
+    """Write the file `path` below `root`, with its folders. Raises EditError."""
+    place = check_edit_path(path, root)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("w", encoding="utf-8", newline="") as file:
+            file.write(content)
+    except OSError as error:
+        raise EditError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _split(content: str) -> tuple[list[str], list[str]]:

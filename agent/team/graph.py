@@ -15,8 +15,8 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Checkpointer, Send
 
-from agent.core.errors import BadAnswer, GarbledOutput
-from agent.team.candidates import attempt, best_of, best_so_far
+from agent.core.errors import BadAnswer, ContextTooSmall, GarbledOutput
+from agent.team.candidates import attempt, best_so_far
 from agent.team.context import TeamContext
 from agent.team.planner import make_plan
 from agent.team.reviewer import review_candidate
@@ -28,21 +28,22 @@ from agent.team.state import (
     Review,
     Step,
     TeamState,
-    Tests,
-    of_round,
+    Verified,
 )
 from agent.team.task_file import Task
 
 Team = Runtime[TeamContext]
-_STATE_TYPES = (Task, Plan, Step, Candidate, Tests, Review, Comment)
+_NO_ANSWER = (BadAnswer, ContextTooSmall, GarbledOutput)
+"""What a model causes and another task need not meet: the end of this run, not of the session."""
+_STATE_TYPES = (Task, Plan, Step, Candidate, Verified, Review, Comment)
 
 
 async def plan(state: TeamState, runtime: Team) -> TeamState:
     """Node: make the plan."""
     try:
         made = await make_plan(state["task"], runtime.context)
-    except (BadAnswer, GarbledOutput) as error:
-        return {"failure": error.message}
+    except _NO_ANSWER as error:
+        return {"failure": str(error)}
     runtime.context.journal.emit("plan_ready", **made.model_dump())
     return {"plan": made, "round": 0}
 
@@ -53,14 +54,14 @@ async def code(work: Attempt, runtime: Team) -> TeamState:
 
 
 async def review(state: TeamState, runtime: Team) -> TeamState:
-    """Node: judge the best candidate of the round, when it is green."""
-    best = best_of(of_round(state["candidates"], state["round"]))
-    if best is None or best.status != "green":
-        return {"review": None}
+    """Node: judge the best candidate, when it is green and new; else the last review stands."""
+    best = best_so_far(state["candidates"])
+    if best is None or best.status != "green" or best.round != state["round"]:
+        return {"review": state.get("review")}
     try:
         verdict = await review_candidate(state["task"], best, runtime.context)
-    except (BadAnswer, GarbledOutput) as error:
-        return {"failure": f"The reviewer gave no usable answer: {error.message}"}
+    except _NO_ANSWER as error:
+        return {"failure": f"The reviewer gave no usable answer: {error}"}
     runtime.context.journal.emit("review_ready", candidate=best.index, **verdict.model_dump())
     return {"review": verdict}
 

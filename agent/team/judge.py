@@ -3,77 +3,68 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.core.command import run_command
 from agent.team.context import Race, TeamContext
-from agent.team.state import Tests
+from agent.team.state import Verified
 from agent.team.verification import lint_commands, run_tests
 
 
-async def verify_once(
-    written: Mapping[str, str],
-    worktree: Path,
-    test_command: Sequence[str] | None,
-    context: TeamContext,
-    race: Race,
-) -> tuple[Tests | None, str]:
-    """Format, lint and test what a candidate wrote, or wait for one that wrote the same.
+async def tidy(paths: Sequence[str], worktree: Path, context: TeamContext) -> str | None:
+    """Run the repository's own linters and formatters on `paths`; what they complained about.
 
-    The test result, None without tests, and what linters complained about. Raises CommandError.
+    None when there is none to run: then no file has changed. Raises CommandError.
     """
-    key = tuple(sorted((path, _digest(text)) for path, text in written.items()))
-    known = race.verified.get(key)
-    if known is None:
-        known = asyncio.ensure_future(_verify(sorted(written), worktree, test_command, context))
-        race.verified[key] = known
-        try:
-            return await known
-        except asyncio.CancelledError:
-            known.cancel()
-            await asyncio.gather(known, return_exceptions=True)
-            raise
-    # the worktree of this candidate must hold what the formatter made of the same answer
-    result = await asyncio.shield(known)
-    await _format(sorted(written), worktree, context)
-    return result
-
-
-async def _verify(
-    paths: Sequence[str], worktree: Path, test_command: Sequence[str] | None, context: TeamContext
-) -> tuple[Tests | None, str]:
-    async with context.test_slots:
-        lint = await _format(paths, worktree, context)
-        if test_command is None:
-            return None, lint
-        timeout_s = context.settings.turbo_test_timeout_s
-        report = await run_tests(
-            test_command, worktree, checkout=context.workspace.root, timeout_s=timeout_s
-        )
-        limit = context.settings.turbo_evidence_tokens
-        return Tests(
-            command=report.command,
-            exit_code=report.exit_code,
-            failures=report.failures,
-            completed=report.completed,
-            summary=report.summary,
-            evidence="" if report.green else report.evidence(limit),
-            duration_s=round(report.duration_s, 3),
-        ), lint
-
-
-async def _format(paths: Sequence[str], worktree: Path, context: TeamContext) -> str:
-    """Run the repository's own linters and formatters on `paths`; what they complained about."""
+    commands = lint_commands(worktree, paths, checkout=context.workspace.root)
+    if not commands:
+        return None
     complaints = []
-    for argv in lint_commands(worktree, paths, checkout=context.workspace.root):
-        timeout_s = context.settings.turbo_test_timeout_s
-        result = await run_command(argv, cwd=worktree, timeout_s=timeout_s)
-        if not result.ok:
-            complaints.append(f"{' '.join(argv)}: {result.output.strip()[-400:]}")
+    async with context.test_slots:
+        for argv in commands:
+            timeout_s = context.settings.turbo_test_timeout_s
+            result = await run_command(argv, cwd=worktree, timeout_s=timeout_s)
+            if not result.ok:
+                complaints.append(f"{' '.join(argv)}: {result.output.strip()[-400:]}")
     return "\n".join(complaints)
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+async def verify_once(
+    diff: str, worktree: Path, command: Sequence[str], context: TeamContext, race: Race
+) -> Verified:
+    """Run the tests on a candidate, or wait for those of one with the same diff.
+
+    Raises CommandError when they cannot be started.
+    """
+    known = race.verified.get(diff)
+    if known is not None:
+        return await asyncio.shield(known)
+    known = asyncio.ensure_future(_test(worktree, command, context))
+    race.verified[diff] = known
+    try:
+        return await known
+    except asyncio.CancelledError:
+        known.cancel()
+        await asyncio.gather(known, return_exceptions=True)
+        raise
+
+
+async def _test(worktree: Path, command: Sequence[str], context: TeamContext) -> Verified:
+    async with context.test_slots:
+        report = await run_tests(
+            command,
+            worktree,
+            checkout=context.workspace.root,
+            timeout_s=context.settings.turbo_test_timeout_s,
+        )
+    limit = context.settings.turbo_evidence_tokens
+    return Verified(
+        command=report.command,
+        exit_code=report.exit_code,
+        failures=report.failures,
+        completed=report.completed,
+        summary=report.summary,
+        evidence="" if report.green else report.evidence(limit),
+        duration_s=round(report.duration_s, 3),
+    )

@@ -12,6 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from agent.core.terminal import printable
+
 _STYLE = {"green": "green", "red": "red", "invalid": "yellow", "cancelled": "dim"}
 
 
@@ -50,7 +52,7 @@ class PlainView:
         if line is None and self._verbose and event != "progress":
             line = f"{event}: " + ", ".join(f"{key}={value}" for key, value in data.items())
         if line is not None:
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """There is nothing to leave in order."""
@@ -126,7 +128,7 @@ class LiveView:
                 Text(row.phase, style=_STYLE.get(row.phase, "")),
                 str(row.tokens or ""),
                 f"{row.per_second:.0f}" if row.per_second else "",
-                Text(row.tests, overflow="ellipsis", no_wrap=True),
+                Text(printable(row.tests), overflow="ellipsis", no_wrap=True),
             )
         return Group(table if self._rows else Text(self._now, style="dim"))
 
@@ -145,8 +147,16 @@ def _plan_line(data: Mapping[str, Any]) -> str:
     return "\n".join([f"Plan: {data['summary']}", *steps])
 
 
+def _ready_line(data: Mapping[str, Any]) -> str | None:
+    if data["seconds"] == 0:  # a later task of the session finds it ready
+        return None
+    return f"Ready after {data['seconds']:.1f} s: {data['description']}"
+
+
 def _candidate_line(data: Mapping[str, Any]) -> str:
-    return f"Candidate {data['candidate']}: {data['status']} - {data['summary'] or 'no tests'}"
+    line = f"Candidate {data['candidate']}: {data['status']} - {data['summary'] or 'no tests'}"
+    lint = str(data.get("lint") or "").splitlines()
+    return "\n".join([line, *(f"  lint: {complaint}" for complaint in lint)])
 
 
 def _review_line(data: Mapping[str, Any]) -> str:
@@ -157,9 +167,9 @@ def _review_line(data: Mapping[str, Any]) -> str:
     return "\n".join([f"Review of candidate {data['candidate']}: {data['verdict']}", *remarks])
 
 
-_LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+_LINES: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
     "notice": lambda data: str(data["text"]),
-    "server_ready": lambda data: f"Ready after {data['seconds']:.1f} s: {data['description']}",
+    "server_ready": _ready_line,
     "run_started": lambda data: f"Task: {data['task']}",
     "plan_refused": lambda data: f"Plan refused: {data['reason']}",
     "plan_ready": _plan_line,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
 from agent.core.backend_manager import Request
-from agent.core.errors import BadAnswer, EditError
+from agent.core.errors import BadAnswer, EditError, NotText
 from agent.core.sampling import CODING
 from agent.team.context import TeamContext
-from agent.team.edits import check_edit_path
+from agent.team.edits import MOST_BYTES, check_edit_path
+from agent.team.repo_context import render_file
 from agent.team.state import Plan, Step, plan_answer
 from agent.team.task_file import Task
 
@@ -34,38 +38,88 @@ async def make_plan(task: Task, context: TeamContext) -> Plan:
         request = Request(prompt=prompt, sampling=sampling, max_tokens=_PLAN_TOKENS)
         try:
             plan = await context.ask_json(request, form, role="planner")
-            return settle(plan, task, context, files)
+            return await settle(plan, task, context, files)
         except BadAnswer as error:
             if attempt == 1:
-                raise BadAnswer(f"No usable plan: {error.message}", fix=error.fix) from None
-            context.journal.emit("plan_refused", reason=error.message)
+                raise BadAnswer(f"No usable plan: {error}") from None
+            context.journal.emit("plan_refused", reason=str(error))
             correction = context.prompts.fill("planner_correction", reason=error.message)
     raise AssertionError("unreachable: the loop returns or raises")
 
 
-def settle(plan: Plan, task: Task, context: TeamContext, files: set[str]) -> Plan:
-    """The plan with what can be known put right: actions follow from what exists.
+async def settle(plan: Plan, task: Task, context: TeamContext, files: set[str]) -> Plan:
+    """The plan with what can be known put right: spelling of paths, actions, what is read.
 
-    Raises BadAnswer that names the step when a path or a dependency is wrong.
+    Raises BadAnswer that names the step when a path, its file or a dependency is wrong.
     """
     steps: list[Step] = []
     for number, step in enumerate(plan.steps, 1):
-        if task.files and step.path not in task.files:
-            raise BadAnswer(f"step {number}: {step.path} is not one of {', '.join(task.files)}")
+        path = _tidy(step.path)
+        if task.files and path not in task.files:
+            raise BadAnswer(f"step {number}: {path} is not one of {', '.join(task.files)}")
         try:
-            check_edit_path(step.path, context.workspace.root)
-        except EditError as error:
+            await _check_target(path, context, files)
+        except (EditError, NotText) as error:
             raise BadAnswer(f"step {number}: {error.message}") from None
         if any(not 1 <= other < number for other in step.depends_on):
             raise BadAnswer(f"step {number}: depends_on may only name earlier steps")
-        exists = step.path in files or any(made.path == step.path for made in steps)
+        exists = path in files or any(made.path == path for made in steps)
         steps.append(
             Step(
-                path=step.path,
+                path=path,
                 action="edit" if exists else "create",
                 instruction=step.instruction,
                 depends_on=step.depends_on,
             )
         )
-    read = [path for path in plan.read if path in files]
+    wanted = dict.fromkeys(_tidy(path) for path in plan.read)
+    read = await _fitting([path for path in wanted if path in files], context)
     return Plan(summary=plan.summary, steps=steps, read=read)
+
+
+async def _check_target(path: str, context: TeamContext, files: set[str]) -> None:
+    """Refuse what a coder cannot write. Raises EditError or NotText."""
+    check_edit_path(path, context.workspace.root)
+    # the checkout of the user may hold something else than the commit that the work starts from
+    above = next((str(x) for x in PurePosixPath(path).parents if str(x) in files), None)
+    if above is not None:
+        raise EditError(f"{path!r} lies below {above}, which is no folder")
+    content = await context.workspace.read(path)
+    if content is not None and len(content.encode()) > MOST_BYTES:
+        raise EditError(f"{path} is larger than {MOST_BYTES} bytes")
+
+
+async def _fitting(paths: Sequence[str], context: TeamContext) -> list[str]:
+    """Those of `paths`, in order, that are text and fit into the budget for files together.
+
+    What the repository part of the prompt shows costs nothing more.
+    """
+    budget = context.settings.turbo_repository_tokens
+    room = budget
+    kept, left_out = [], []
+    for path in paths:
+        if path in context.shown:
+            kept.append(path)
+            continue
+        try:
+            content = await context.workspace.read(path)
+        except NotText:
+            continue
+        # a token is rarely more than a handful of bytes: do not count what cannot fit
+        cost = room + 1
+        if content is not None and len(content) <= 12 * budget:
+            cost = await context.backend.count_tokens(render_file(path, content))
+        if cost > room:
+            left_out.append(path)
+            continue
+        room -= cost
+        kept.append(path)
+    if left_out:
+        left = ", ".join(left_out)
+        context.journal.emit("notice", text=f"Not shown to the coders for want of room: {left}")
+    return kept
+
+
+def _tidy(path: str) -> str:
+    """One spelling per file, as task files have it; a final / stays to be refused."""
+    return path if path.endswith("/") else str(PurePosixPath(path))

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from agent.core.errors import NotText
+
 _FENCE_LANGUAGE = {
     ".py": "python", ".js": "javascript", ".ts": "typescript", ".rs": "rust", ".go": "go",
     ".java": "java", ".c": "c", ".h": "c", ".cpp": "cpp", ".rb": "ruby", ".sh": "bash",
@@ -44,7 +46,10 @@ async def view_repository(
     count_tokens: Callable[[str], Awaitable[int]],
 ) -> RepositoryView:
     """Choose and render. `named` are shown whatever they cost, `wanted` in their order while
-    the whole stays within `budget` tokens."""
+    the whole stays within `budget` tokens.
+
+    Raises NotText, as `read` does, for a named file that is no text; such wanted ones are skipped.
+    """
     listing = list_files(files)
     shown: dict[str, str | None] = {path: await read(path) for path in dict.fromkeys(named)}
     text = render_repository(listing, shown)
@@ -52,7 +57,10 @@ async def view_repository(
     for path in dict.fromkeys(wanted):
         if path in shown:
             continue
-        content = await read(path)
+        try:
+            content = await read(path)
+        except NotText:
+            continue
         if content is None:
             continue
         # a token is rarely more than a handful of bytes: do not count what cannot fit
@@ -103,11 +111,24 @@ def _folders(files: Sequence[str], depth: int) -> Counter[str]:
 
 
 def render_file(path: str, content: str | None) -> str:
-    """One file as a prompt shows it; `content` None means that it does not exist yet."""
+    """One file as a prompt shows it, with LF line ends; `content` None means that it does not
+    exist yet."""
     if content is None:
         return f"### {path}\n(new file)"
     language = _FENCE_LANGUAGE.get(PurePosixPath(path).suffix, "")
-    return f"### {path}\n{fenced(content, language)}"
+    return f"### {path}\n{fenced(_with_lf(content), language)}"
+
+
+def looks_the_same(one: str | None, other: str | None) -> bool:
+    """Whether a prompt shows the two alike: git may check a file out with other line ends than
+    it keeps."""
+    if one is None or other is None:
+        return one is other
+    return _with_lf(one) == _with_lf(other)
+
+
+def _with_lf(text: str) -> str:
+    return text.replace("\r\n", "\n")
 
 
 def fenced(text: str, language: str) -> str:

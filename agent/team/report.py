@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -13,15 +14,17 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from agent.core.errors import TurboError
+from agent.core.terminal import printable
 from agent.team.live_view import LiveView, PlainView, QuietView, View
-from agent.team.result import RunResult
+from agent.team.result import INTERRUPTED, Ledger, RunResult, Status
 
 
 class Reporter:
     """Sends events and results where they belong.
 
     With ``--json`` standard output carries one JSON object per line and nothing else, and its last
-    line is always ``run_finished``; everything human goes to standard error.
+    line is always a ``run_finished`` that tells the end of the session; everything human goes to
+    standard error. Each of the ``end_`` methods returns the exit code.
     """
 
     def __init__(self, view: View, out: Console, *, as_json: bool, quiet: bool) -> None:
@@ -29,7 +32,8 @@ class Reporter:
         self._out = out
         self._as_json = as_json
         self._quiet = quiet
-        self._finished = False
+        self._last: Status | None = None
+        """What the last line says, when it is a ``run_finished``."""
 
     @classmethod
     @contextmanager
@@ -51,39 +55,60 @@ class Reporter:
 
     def on_event(self, event: str, data: Mapping[str, Any]) -> None:
         """Listener of the journal."""
-        if event != "progress":
-            self._write_json(event, data)
+        if event != "progress" and self._as_json:
+            self._last = data["status"] if event == "run_finished" else None
+            write_event(event, data)
         self._view.on_event(event, data)
 
-    def show_error(self, error: TurboError) -> None:
-        """An expected failure that ended everything."""
-        self._view.close()
-        self._finish(RunResult(status="failed", exit_code=error.exit_code, reason=str(error)))
-        sys.stderr.write(f"turbo: {error}\n")
+    def end_session(self, ledger: Ledger) -> int:
+        """Every task ended by itself, or an engine failure ended them."""
+        self._show(ledger)
+        verdict = ledger.verdict()
+        if not ledger.results or ledger.results[-1].exit_code != verdict.exit_code:
+            self._close(verdict)
+        return ledger.exit_code
 
-    def show_interrupted(self) -> None:
+    def end_failed(self, error: TurboError, ledger: Ledger) -> int:
+        """An expected failure ended everything."""
+        self._show(ledger)
+        self._close(RunResult(status="failed", exit_code=error.exit_code, reason=str(error)))
+        complain(str(error))
+        return error.exit_code
+
+    def end_interrupted(self, ledger: Ledger, exit_code: int = INTERRUPTED) -> int:
         """A signal ended everything; what ran has been cleaned up."""
-        self._view.close()
-        self._finish(RunResult(status="interrupted", exit_code=130))
-        sys.stderr.write("turbo: interrupted; nothing was changed, nothing is left running\n")
+        self._show(ledger)
+        self._close(RunResult(status="interrupted", exit_code=exit_code))
+        made = ", ".join(ledger.branches)
+        complain(
+            f"interrupted; {f'made before: {made}' if made else 'no branch was made'}; "
+            "nothing is left running"
+        )
+        return exit_code
 
-    def show_results(self, results: Sequence[RunResult]) -> None:
-        """The report of each task."""
+    def end_in_bug(self, bug: BaseException, ledger: Ledger) -> None:
+        """A bug ended everything; its traceback follows."""
+        self._show(ledger)
+        reason = f"{type(bug).__name__}: {bug}"
+        self._close(RunResult(status="failed", exit_code=1, reason=reason))
+
+    def _close(self, result: RunResult) -> None:
+        if self._as_json and self._last != result.status:
+            self._last = result.status
+            write_event("run_finished", result.event())
+
+    def _show(self, ledger: Ledger) -> None:
+        """The report of each task, and which ones did not run."""
         self._view.close()
-        for result in results:
+        several = len(ledger.results) + len(ledger.waiting) > 1
+        for result in ledger.results:
+            if several:
+                self._heading(f"Task: {result.task}")
             if not self._quiet:
                 self._show_work(result)
             self._show_outcome(result)
-
-    def _finish(self, result: RunResult) -> None:
-        if not self._finished:
-            self._write_json("run_finished", result.event())
-
-    def _write_json(self, event: str, data: Mapping[str, Any]) -> None:
-        if self._as_json:
-            self._finished = event == "run_finished"
-            sys.stdout.write(json.dumps({"event": event, **data}) + "\n")
-            sys.stdout.flush()
+        for title in ledger.waiting:
+            self._line(f"not run: {title}")
 
     def _show_work(self, result: RunResult) -> None:
         out = self._out
@@ -97,9 +122,11 @@ class Reporter:
         if chosen is not None:
             self._heading("Diff")
             if out.is_terminal:
-                out.print(Syntax(chosen.diff, "diff", background_color="default"))
+                diff = printable(chosen.diff)
+                out.print(Syntax(diff, "diff", background_color="default"))
             else:
                 self._line(chosen.diff)
+        if result.candidates:
             self._heading("Tests")
             for line in describe_tests(result):
                 self._line(line)
@@ -112,29 +139,54 @@ class Reporter:
         self._heading("Outcome")
 
     def _show_outcome(self, result: RunResult) -> None:
+        if result.status == "failed" and result.exit_code > 1:  # not the task's fault
+            complain(result.reason)
+            result = replace(result, reason="")
         for line in describe_outcome(result):
             self._line(line)
 
     def _line(self, text: str) -> None:
-        self._out.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._out.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def _heading(self, title: str) -> None:
-        self._out.print(Text(f"\n{title}", style="bold"))
+        self._out.print(Text(f"\n{printable(title)}", style="bold"), soft_wrap=True)
+
+
+def write_event(event: str, data: Mapping[str, Any]) -> None:
+    """One line of JSON on standard output."""
+    sys.stdout.write(json.dumps({"event": event, **data}) + "\n")
+    sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    """One thing that went wrong, on standard error."""
+    sys.stderr.write(f"turbo: {printable(text)}\n")
 
 
 def describe_tests(result: RunResult) -> list[str]:
-    """The test result of the chosen candidate and how many candidates were green."""
+    """The test result of the chosen candidate, how many were green, and why others were not."""
     chosen = result.chosen
-    if chosen is None:
-        return []
     green = sum(candidate.status == "green" for candidate in result.candidates)
-    tally = f"{green} green of {len(result.candidates)} candidates"
-    if chosen.tests is None:
-        return ["NO TESTS were found; nothing but the reviewer judged the change.", tally]
-    tests = chosen.tests
-    code = "time limit" if tests.exit_code is None else f"exit code {tests.exit_code}"
-    lines = [f"{tests.command}: {code}, {tests.summary} ({tests.duration_s:.1f} s)", tally]
-    return lines + tests.evidence.splitlines()
+    lines = []
+    if chosen is not None and chosen.tests is None:
+        lines.append("NO TESTS were found; nothing but the reviewer judged the change.")
+    elif chosen is not None and chosen.tests is not None:
+        tests = chosen.tests
+        code = "time limit" if tests.exit_code is None else f"exit code {tests.exit_code}"
+        lines.append(f"{tests.command}: {code}, {tests.summary} ({tests.duration_s:.1f} s)")
+    lines.append(f"{green} green of {len(result.candidates)} candidates")
+    reasons: dict[tuple[int, str], list[str]] = {}
+    for candidate in result.candidates:
+        if candidate.status == "invalid":
+            reasons.setdefault((candidate.round, candidate.reason), []).append(str(candidate.index))
+    lines += [
+        f"invalid in round {number + 1}: {', '.join(indexes)}: {reason}"
+        for (number, reason), indexes in reasons.items()
+    ]
+    if chosen is not None:
+        lines += chosen.tests.evidence.splitlines() if chosen.tests else []
+        lines += [f"lint: {complaint}" for complaint in chosen.lint.splitlines()]
+    return lines
 
 
 def describe_outcome(result: RunResult) -> list[str]:

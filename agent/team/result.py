@@ -1,4 +1,4 @@
-"""How a run ended: the last event, the exit code, and what the report shows."""
+"""How runs ended: the last event, the exit code, and what the report shows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.team.state import Candidate, Plan, Review
 Status = Literal["planned", "accepted", "rejected", "failed", "interrupted"]
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C; a run ended by another signal leaves with 128 + its number."""
+"""Exit code after Ctrl-C; a session ended by another signal leaves with 128 + its number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,8 @@ class RunResult:
     status: Status
     """`planned` ends a dry run; `rejected`: green, but the reviewer never accepted."""
     exit_code: int
+    task: str = ""
+    """Its title."""
     reason: str = ""
     """Why it was not accepted."""
     branch: str | None = None
@@ -31,6 +33,8 @@ class RunResult:
     chosen: Candidate | None = None
     """The accepted candidate, or the best of those that were not."""
     review: Review | None = None
+    started: int = 0
+    """Candidates that were begun, in all rounds."""
     usage: Usage = field(default_factory=Usage)
     busy_s: float = 0.0
     """Wall seconds during which the model worked."""
@@ -48,7 +52,7 @@ class RunResult:
             "commit": self.commit,
             "tests": {"exit_code": tests.exit_code} if tests else None,
             "candidates": {
-                "started": len(self.candidates),
+                "started": self.started,
                 "green": sum(c.status == "green" for c in self.candidates),
             },
             "tokens": {
@@ -62,6 +66,42 @@ class RunResult:
         }
 
 
-def overall_exit_code(results: Sequence[RunResult]) -> int:
-    """0 when every task was accepted (or planned, in a dry run), else the gravest code."""
-    return max((result.exit_code for result in results), default=0)
+@dataclass
+class Ledger:
+    """What became of the tasks of a session; filled as it goes, so that an end loses nothing."""
+
+    waiting: list[str] = field(default_factory=list)
+    """Titles of the tasks that have not run, in their order."""
+    results: list[RunResult] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every task was accepted (or planned, in a dry run), else the gravest code."""
+        return max((result.exit_code for result in self.results), default=0)
+
+    @property
+    def branches(self) -> list[str]:
+        """The branches that were made."""
+        return [result.branch for result in self.results if result.branch]
+
+    def enter(self, result: RunResult) -> None:
+        """Note the end of the task that was next."""
+        self.results.append(result)
+        del self.waiting[:1]
+
+    def verdict(self) -> RunResult:
+        """All tasks as one: what the exit code of the session means."""
+        if not self.results:
+            return RunResult(status="accepted", exit_code=0, reason="nothing to do")
+        worst = max(self.results, key=lambda result: result.exit_code)
+        bad = sum(result.exit_code != 0 for result in self.results)
+        return RunResult(
+            status="failed" if worst.exit_code and worst.status == "accepted" else worst.status,
+            exit_code=worst.exit_code,
+            reason=f"{bad} of {len(self.results)} tasks did not succeed" if bad else "",
+            candidates=[each for result in self.results for each in result.candidates],
+            started=sum(result.started for result in self.results),
+            usage=sum((result.usage for result in self.results), Usage()),
+            busy_s=sum(result.busy_s for result in self.results),
+            wall_s=sum(result.wall_s for result in self.results),
+        )

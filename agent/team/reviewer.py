@@ -7,7 +7,7 @@ from agent.core.errors import BadAnswer
 from agent.core.sampling import CODING
 from agent.team.context import TeamContext
 from agent.team.repo_context import fenced
-from agent.team.state import Candidate, Review, ReviewAnswer
+from agent.team.state import Candidate, Review, ReviewAnswer, Verified
 from agent.team.task_file import Task
 
 _REVIEW_TOKENS = 500
@@ -24,7 +24,7 @@ async def review_candidate(task: Task, candidate: Candidate, context: TeamContex
         task=task.prose,
         files=task.may_change,
         diff=fenced(candidate.diff, "diff"),
-        tests=describe_tests(candidate),
+        tests=describe_tests(candidate.tests) or context.prompts.fill("no_tests"),
     )
     seed = context.settings.turbo_seed + 1000 * candidate.round
     for attempt in range(2):
@@ -48,8 +48,6 @@ def bound_verdict(review: Review, candidate: Candidate) -> Review:
     return review
 
 
-def describe_tests(candidate: Candidate) -> str:
-    """The test result as the reviewer reads it."""
-    if candidate.tests is None:
-        return "No tests were found."
-    return f"exit code {candidate.tests.exit_code}\n{candidate.tests.summary}"
+def describe_tests(tests: Verified | None) -> str:
+    """The test result as the reviewer reads it; empty without tests."""
+    return f"exit code {tests.exit_code}\n{tests.summary}" if tests else ""

@@ -1,4 +1,4 @@
-"""One invocation of `turbo run`: which tasks, which repository, which signals.
+"""One invocation of `turbo run`: which tasks, in which repository.
 
 Without a task the packaged demo repository is copied to a temporary folder and its task runs there;
 the folder in which the command was started is never touched.
@@ -6,36 +6,23 @@ the folder in which the command was started is never touched.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import shutil
-import signal
 import sys
 import tempfile
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from agent.core.config import Settings, load_settings
 from agent.core.errors import TaskFileError, UsageError
 from agent.core.journal import Journal
+from agent.core.signals import run_until_signal
 from agent.core.workspace import create_repository, locate
-from agent.team.result import RunResult
+from agent.team.result import Ledger
 from agent.team.task_file import Task, find_tasks, parse_task, read_task, task_from_prose
-from agent.team.workflow import RunOptions, not_done_yet, run_tasks
-
-Result = TypeVar("Result")
-
-_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Interrupted(Exception):
-    """A signal ended the run after everything was cleaned up."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signal.Signals(signum).name)
-        self.exit_code = 128 + signum
+from agent.team.verification import split_command
+from agent.team.workflow import RunOptions, run_tasks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,65 +46,40 @@ class Invocation:
         return not self.tasks and self.prose is None and not self.all_tasks
 
 
-def run_session(invocation: Invocation, journal: Journal) -> list[RunResult]:
-    """Run what was asked for. Raises TurboError or Interrupted."""
-    if invocation.is_demo and (invocation.repository or invocation.apply or invocation.test):
+def run_session(invocation: Invocation, journal: Journal, ledger: Ledger) -> None:
+    """Run what was asked for; results go to `ledger` as they come.
+
+    Raises TurboError, or Interrupted when a signal ended it.
+    """
+    if invocation.is_demo and (
+        invocation.repository or invocation.apply or invocation.test is not None
+    ):
         raise UsageError(
             "--repo, --apply and --test need a task",
             fix="Name a task file, --all for tasks/*.md, or --task and the wish in prose.",
         )
+    if invocation.test is not None:
+        split_command(invocation.test, "--test", key="")  # refuses it in the name of the option
     if invocation.is_demo:
         with _demo_repository() as folder:
             journal.emit("notice", text="No task named: the demo runs in a temporary repository.")
-            return _run(invocation, folder, [str(path) for path in find_tasks(folder)], journal)
-    repository = locate(invocation.repository or Path.cwd())
-    return _run(invocation, repository, invocation.tasks, journal)
+            _run(invocation, folder, [str(path) for path in find_tasks(folder)], journal, ledger)
+    else:
+        repository = locate(invocation.repository or Path.cwd())
+        _run(invocation, repository, invocation.tasks, journal, ledger)
 
 
 def _run(
-    invocation: Invocation, repository: Path, sources: Sequence[str], journal: Journal
-) -> list[RunResult]:
+    invocation: Invocation,
+    repository: Path,
+    sources: Sequence[str],
+    journal: Journal,
+    ledger: Ledger,
+) -> None:
     settings = _settings(invocation, repository)
     tasks = [_with_test(task, invocation.test) for task in _load(invocation, repository, sources)]
-
-    async def work() -> list[RunResult]:
-        wanted = await not_done_yet(tasks, repository) if invocation.all_tasks else tasks
-        if not wanted:
-            journal.emit("notice", text="Every task in tasks/ is done already.")
-            return []
-        options = RunOptions(apply=invocation.apply)
-        return await run_tasks(wanted, repository, settings, journal, options)
-
-    return run_until_signal(work())
-
-
-def run_until_signal(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run `work`; the first ending signal cancels it, so that it can clean up.
-
-    A second signal has its usual effect. Raises Interrupted once `work` has ended.
-    """
-    caught: list[int] = []
-    with asyncio.Runner() as runner:
-        loop = runner.get_loop()
-        task = loop.create_task(work)
-
-        def stop(signum: int) -> None:
-            caught.append(signum)
-            for each in _ENDING_SIGNALS:
-                loop.remove_signal_handler(each)
-            task.cancel()
-
-        for each in _ENDING_SIGNALS:
-            loop.add_signal_handler(each, stop, each)
-        try:
-            result = loop.run_until_complete(task)
-        except asyncio.CancelledError:
-            if not caught:
-                raise
-        else:
-            if not caught:
-                return result
-    raise Interrupted(caught[0])
+    options = RunOptions(apply=invocation.apply, skip_done=invocation.all_tasks)
+    run_until_signal(run_tasks(tasks, repository, settings, journal, options, ledger))
 
 
 def _settings(invocation: Invocation, repository: Path) -> Settings:
@@ -157,7 +119,10 @@ def _read_one(source: str) -> Task:
 
 
 def _with_test(task: Task, test: str | None) -> Task:
-    return task if test is None else task.model_copy(update={"test": test})
+    if test is None:
+        return task
+    places = tuple((what, line) for what, line in task.lines if what != "test")
+    return task.model_copy(update={"test": test, "lines": places})
 
 
 @contextlib.contextmanager

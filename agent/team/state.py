@@ -67,10 +67,8 @@ def plan_answer(allowed: Sequence[str]) -> type[Plan]:
     )
 
 
-class Tests(Frozen):
+class Verified(Frozen):
     """What the test command said about one candidate."""
-
-    __test__ = False  # not a test class, whatever its name suggests to pytest
 
     command: str
     exit_code: int | None
@@ -101,9 +99,11 @@ class Candidate(Frozen):
     commit: str | None = None
     """A commit that no branch names, on top of the run's base."""
     diff: str = ""
-    tests: Tests | None = None
+    tests: Verified | None = None
     reason: str = ""
-    """Why it is invalid or was cancelled, or what the linter said."""
+    """Why it is invalid or was cancelled, with what to do about it."""
+    lint: str = ""
+    """What the repository's linters complained about; it does not decide anything."""
 
 
 class Comment(Frozen):
@@ -138,7 +138,8 @@ class TeamState(TypedDict, total=False):
     """The round that runs or ran last, from 0."""
     candidates: Annotated[list[Candidate], operator.add]
     review: Review | None
-    """Of the current round; None when nothing was green."""
+    """Of the best candidate so far; None while none is green. It stays when a later round writes
+    nothing better, so that the next repair still has its comments."""
     failure: str
     """Why the run ends without an accepted commit; empty while it may still succeed."""
 
@@ -154,8 +155,4 @@ class Attempt(TypedDict):
     start_from: Candidate | None
     """The candidate to repair; None in the first round."""
     review: Review | None
-
-
-def of_round(candidates: Sequence[Candidate], number: int) -> list[Candidate]:
-    """The candidates of one round, by index."""
-    return sorted((c for c in candidates if c.round == number), key=lambda c: c.index)
+    """The review of `start_from`, when it is green."""

@@ -66,7 +66,7 @@ class Task(BaseModel):
     """The file, for messages; ``-`` for standard input, ``--task`` for prose."""
 
     lines: tuple[tuple[str, int], ...] = Field(default=(), repr=False)
-    """Where each path stands in the source, for messages of `check_paths`."""
+    """Where each path and the test command stand in the source, for messages of later checks."""
 
     @property
     def prose(self) -> str:
@@ -186,6 +186,8 @@ def _build(front: FrontMatter, body: str, source: str) -> Task:
         for key, found in (("files", files), ("context", context))
         for path, line in found
     ]
+    if "test" in front.nodes:
+        places.append(("test", front.line("test")))
     return Task(
         title=" ".join(front.text("title").split()),
         body=body,

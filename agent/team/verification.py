@@ -17,7 +17,7 @@ from agent.team.tally import read_tally
 from agent.team.toolchain import detect_test_command, lint_commands, tool_folders
 
 __all__ = [
-    "TestReport",
+    "VerificationReport",
     "detect_test_command",
     "lint_commands",
     "run_tests",
@@ -32,10 +32,8 @@ _CHARACTERS_PER_TOKEN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestReport:
+class VerificationReport:
     """What a test command said about one worktree."""
-
-    __test__ = False  # the name is ours; pytest would take it for a test class
 
     command: str
     """As one would type it."""
@@ -77,7 +75,7 @@ class TestReport:
         return first + summarise_failure(self.result.output, limit_chars=room, root=self.root)
 
 
-def split_command(text: str, source: str) -> tuple[str, ...]:
+def split_command(text: str, source: str, *, line: int = 0, key: str = "test") -> tuple[str, ...]:
     """The argument vector of a test command as the user wrote it.
 
     A command that needs a shell gets one: it is the user's own word, not the model's. A pipeline is
@@ -89,9 +87,10 @@ def split_command(text: str, source: str) -> tuple[str, ...]:
     except ValueError as error:
         reason = str(error).lower()
         fix = "Close the quote, or put the command into a script."
-        raise TaskFileError(source, reason, key="test", fix=fix) from None
+        raise TaskFileError(source, reason, line=line, key=key, fix=fix) from None
     if not words:
-        raise TaskFileError(source, "is empty", key="test", fix="Name a command, or leave it out.")
+        fix = "Name a command, or leave it out."
+        raise TaskFileError(source, "is empty", line=line, key=key, fix=fix)
     if not _SHELL.search(text):
         return words
     return ("bash", "-o", "pipefail", "-c", text) if _PIPE.search(text) else ("sh", "-c", text)
@@ -99,7 +98,7 @@ def split_command(text: str, source: str) -> tuple[str, ...]:
 
 async def run_tests(
     command: Sequence[str], root: Path, *, checkout: Path, timeout_s: float
-) -> TestReport:
+) -> VerificationReport:
     """Run `command` in `root`, a worktree of the repository that is checked out at `checkout`.
 
     Raises CommandError when it cannot be started. Red is a report, not an error.
@@ -112,7 +111,7 @@ async def run_tests(
     if result.timed_out:
         summary = f"not finished after {timeout_s:g} s"
     counted = tally.failures if tally else 0
-    return TestReport(
+    return VerificationReport(
         command=shlex.join(command),
         result=result,
         root=root,

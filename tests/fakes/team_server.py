@@ -37,8 +37,10 @@ def code(text: str) -> str:
 class FakeTeamServer(FakeLlamaServer):
     """Every request of a role is answered by that role's function, as often as it comes."""
 
-    def __init__(self, *, delay_s: float = 0.0, **roles: Speak | str) -> None:
-        super().__init__(context=20_000, slots=4)
+    def __init__(
+        self, *, delay_s: float = 0.0, context: int = 20_000, **roles: Speak | str
+    ) -> None:
+        super().__init__(context=context, slots=4)
         self._roles = roles
         self._delay_s = delay_s
         self.prompts: list[tuple[str, str]] = []

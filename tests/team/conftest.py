@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.llama_server import KEY
 
 from agent.core.workspace import create_repository
 
@@ -76,9 +75,6 @@ def repository(tmp_path: Path) -> Path:
     return folder
 
 
-Turbo = Callable[..., Any]
-
-
 async def run_turbo(
     *arguments: str,
     cwd: Path,
@@ -114,11 +110,8 @@ async def run_turbo(
     return Outcome(process.returncode, text, err.decode(), events)
 
 
-@pytest.fixture
-def with_fake() -> Callable[[Any], dict[str, str]]:
-    """The environment that makes turbo use a fake llama-server."""
-
-    def environment(server: Any) -> dict[str, str]:
-        return {"LLAMACPP_URL": server.url, "LLAMACPP_API_KEY": KEY}
-
-    return environment
+async def until(happened: Callable[[], bool], limit_s: float = 20.0) -> None:
+    """Wait for something that another process does."""
+    async with asyncio.timeout(limit_s):
+        while not happened():
+            await asyncio.sleep(0.02)

@@ -5,10 +5,19 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from agent.team.candidates import best_of, best_so_far, describe_failure, steps_to_repair
+from agent.team.candidates import best_so_far, describe_failure, steps_to_repair
 from agent.team.graph import after_plan, after_review, build_graph, fan_out, why_given_up
 from agent.team.reviewer import bound_verdict, describe_tests
-from agent.team.state import Candidate, Comment, Plan, Review, Step, TeamState, Tests, plan_answer
+from agent.team.state import (
+    Candidate,
+    Comment,
+    Plan,
+    Review,
+    Step,
+    TeamState,
+    Verified,
+    plan_answer,
+)
 from agent.team.task_file import Task
 
 TASK = Task(title="T", body="B", source="t.md")
@@ -25,7 +34,7 @@ def candidate(index: int, failures: int | None, *, number: int = 0) -> Candidate
     """None failures: nothing usable was written."""
     if failures is None:
         return Candidate(round=number, index=index, seed=1, status="invalid", reason="no code")
-    tests = Tests(
+    tests = Verified(
         command="pytest",
         exit_code=1 if failures else 0,
         failures=failures,
@@ -51,14 +60,33 @@ def candidate(index: int, failures: int | None, *, number: int = 0) -> Candidate
     ],
 )
 def test_the_best_is_green_or_fails_least(failures: list[int | None], expected: int | None) -> None:
-    best = best_of([candidate(index, count) for index, count in enumerate(failures)])
+    best = best_so_far([candidate(index, count) for index, count in enumerate(failures)])
     assert (best.index if best else None) == expected
 
 
-def test_a_round_of_nonsense_goes_on_from_the_round_before() -> None:
-    best = best_so_far([candidate(0, 3), candidate(1, 1), candidate(0, None, number=1)])
+@pytest.mark.parametrize(
+    ("rounds", "expected"),
+    [
+        ([[3, 1], [None, None]], (0, 1)),
+        ([[1], [5]], (0, 0)),
+        ([[0], [1]], (0, 0)),
+        ([[2], [100]], (0, 0)),
+        ([[2, 2], [2, 2]], (1, 0)),
+        ([[0], [0]], (1, 0)),
+        ([[4], [2], [3]], (1, 0)),
+    ],
+)
+def test_the_best_of_all_rounds_goes_on_and_of_equals_the_latest(
+    rounds: list[list[int | None]], expected: tuple[int, int]
+) -> None:
+    written = [
+        candidate(index, failures, number=number)
+        for number, all_failures in enumerate(rounds)
+        for index, failures in enumerate(all_failures)
+    ]
+    best = best_so_far(written)
     assert best is not None
-    assert (best.round, best.index) == (0, 1)
+    assert (best.round, best.index) == expected
 
 
 def test_a_repair_rewrites_the_files_that_the_evidence_names() -> None:
@@ -71,7 +99,7 @@ def test_evidence_is_the_failing_output_and_the_comments() -> None:
     review = Review(verdict="revise", comments=[remark])
     assert describe_failure(candidate(0, 1), None).startswith("Tests: exit code 1\npkg/b.py:3")
     assert describe_failure(candidate(0, 0), review) == "pkg/a.py:7 error: Off by one."
-    assert describe_failure(candidate(0, 0), Review(verdict="revise")) != ""
+    assert describe_failure(candidate(0, 0), Review(verdict="revise")) == ""
 
 
 def test_red_tests_turn_acceptance_into_revision() -> None:
@@ -80,7 +108,8 @@ def test_red_tests_turn_acceptance_into_revision() -> None:
     assert bound_verdict(accepted, candidate(0, 0)).verdict == "accept"
     untested = Candidate(round=0, index=0, seed=1, status="green", commit="c")
     assert bound_verdict(accepted, untested).verdict == "accept"
-    assert describe_tests(untested) == "No tests were found."
+    assert describe_tests(untested.tests) == ""
+    assert describe_tests(candidate(0, 2).tests) == "exit code 1\n2 failed"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from agent.core.errors import EditError
-from agent.team.edits import Hunk, apply_hunks, check_edit_path, parse_hunks, parse_whole_file
+from agent.team.edits import (
+    MOST_BYTES,
+    Hunk,
+    apply_hunks,
+    check_edit_path,
+    parse_hunks,
+    parse_whole_file,
+    read_file,
+    seen_again,
+    write_file,
+)
 
 CODE = "def f():\n    return 1\n"
 
@@ -429,6 +439,34 @@ def test_an_answer_of_nonsense_takes_seconds_not_hours(answer: str) -> None:
     assert time.monotonic() - begin < 20
 
 
+def test_a_failed_block_is_explained_by_what_the_file_is_now() -> None:
+    before = "a = 1\nb = 2\nc = 3\n"
+    first = Hunk(search=("b = 2",), replace=("b = 20",))
+    second = Hunk(search=("b = 2", "c = 3"), replace=("b = 2", "c = 30"))
+    third = Hunk(search=("c = 4",), replace=("c = 5",))
+    applied = apply_hunks(before, [first, second, third])
+    assert applied.content == "a = 1\nb = 20\nc = 30\n"
+    (missed,) = applied.failed
+    assert "c = 3" in missed.nearest
+    assert seen_again(applied.content, missed).nearest == "c = 30"
+
+
+def test_a_block_over_the_lines_of_another_keeps_its_reason() -> None:
+    first = Hunk(search=("b = 2",), replace=("b = 20",))
+    second = Hunk(search=("b = 2",), replace=("b = 200",))
+    applied = apply_hunks("a = 1\nb = 2\n", [first, second])
+    again = seen_again(applied.content, applied.failed[0])
+    assert again.reason == applied.failed[0].reason
+    assert again.nearest == "b = 20"
+
+
+def test_a_block_that_fits_by_now_is_shown_where_it_would() -> None:
+    (failed,) = apply_hunks("a = 1\n", [Hunk(search=("b = 2",), replace=("b = 3",))]).failed
+    again = seen_again("a = 1\nb = 2\n", failed)
+    assert again.reason == failed.reason
+    assert again.nearest == "a = 1\nb = 2"
+
+
 def test_a_path_of_the_repository_may_be_written(tmp_path: Path) -> None:
     assert check_edit_path("new/deep/a.py", tmp_path) == tmp_path / "new/deep/a.py"
 
@@ -451,3 +489,42 @@ def test_any_path_is_inside_or_an_edit_error(path: str) -> None:
     except EditError:
         return
     assert made.resolve().is_relative_to(root)
+
+
+@pytest.mark.parametrize("path", ["link.py", "folder/a.py", "folder/new.py", "broken.py"])
+def test_nothing_is_read_or_written_through_a_link(path: str, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.py").write_text("a\n")
+    (tmp_path / "link.py").symlink_to("real/a.py")
+    (tmp_path / "folder").symlink_to("real")
+    (tmp_path / "broken.py").symlink_to("nowhere.py")
+    with pytest.raises(EditError, match="a symbolic link"):
+        write_file(path, tmp_path, "b\n")
+    with pytest.raises(EditError, match="a symbolic link"):
+        read_file(path, tmp_path)
+    assert (tmp_path / "real" / "a.py").read_text() == "a\n"
+    assert not (tmp_path / "nowhere.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"# caf\xe9\n", "no UTF-8"),
+        (b"a\0b", "no text"),
+        (b"x" * (MOST_BYTES + 1), "larger than"),
+    ],
+)
+def test_what_is_no_text_is_never_taken_for_absent(
+    data: bytes, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.py").write_bytes(data)
+    with pytest.raises(EditError, match=reason):
+        read_file("a.py", tmp_path)
+
+
+def test_text_is_read_and_written_with_its_line_ends(tmp_path: Path) -> None:
+    assert read_file("deep/a.py", tmp_path) is None
+    write_file("deep/a.py", tmp_path, "a\r\n\u00e9\n")
+    assert read_file("deep/a.py", tmp_path) == "a\r\n\u00e9\n"
+    with pytest.raises(EditError, match="cannot be"):
+        write_file("x" * 300, tmp_path, "")

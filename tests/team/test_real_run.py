@@ -11,12 +11,19 @@ import psutil
 import pytest
 from team.conftest import git, run_turbo
 
+from agent.core.config import cache_dir
+
 WORKFLOW = ("-m", "agent.team.workflow")
 
 
 def leftovers() -> set[str]:
-    """Temporary folders of ours, and servers that run."""
-    folders = {str(path) for path in Path(tempfile.gettempdir()).glob("turbo-*")}
+    """Temporary, private and work folders of ours, and servers that run."""
+    places = [Path(tempfile.gettempdir()), Path("/dev/shm"), cache_dir() / "worktrees"]
+    folders = {
+        str(path)
+        for place in places
+        for path in place.glob("*" if place.name == "worktrees" else "turbo-*")
+    }
     mine = {process.pid for process in psutil.Process().children(recursive=True)}
     servers = {
         f"{process.pid}"
@@ -50,7 +57,7 @@ async def test_the_demo_ends_with_an_accepted_commit_and_touches_nothing(tmp_pat
     assert tokens["predicted"] > 0
     order = [event["event"] for event in ended.events]
     assert order[0] == "notice"
-    wanted = ["server_ready", "run_started", "plan_ready", "candidate_started", "review_ready"]
+    wanted = ["run_started", "server_ready", "plan_ready", "candidate_started", "review_ready"]
     assert [x for x in dict.fromkeys(order) if x in wanted] == wanted
     assert fingerprint(tmp_path) == before
     assert leftovers() <= around

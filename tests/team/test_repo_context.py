@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 import pytest
 
+from agent.core.errors import NotText
 from agent.team.repo_context import (
     RepositoryView,
     list_files,
+    looks_the_same,
     relevant_files,
     render_file,
     view_repository,
@@ -19,6 +21,8 @@ async def view(
     contents: Mapping[str, str], *, named: list[str], wanted: list[str], budget: int
 ) -> RepositoryView:
     async def read(path: str) -> str | None:
+        if path.endswith(".png"):
+            raise NotText(path, "is binary")
         return contents.get(path)
 
     async def count_words(text: str) -> int:
@@ -46,6 +50,15 @@ async def test_named_files_are_always_shown_and_wanted_ones_while_they_fit() -> 
 async def test_a_named_file_is_shown_whole_whatever_it_costs() -> None:
     seen = await view({"big.py": "x " * 1000}, named=["big.py"], wanted=[], budget=10)
     assert seen.text.count("x") == 1000
+
+
+async def test_what_is_no_text_is_skipped_unless_the_task_names_it() -> None:
+    contents = {"a.py": "a", "logo.png": ""}
+    seen = await view(contents, named=[], wanted=["logo.png", "a.py"], budget=100)
+    assert list(seen.shown) == ["a.py"]
+    assert seen.left_out == ()
+    with pytest.raises(NotText, match=r"logo\.png"):
+        await view(contents, named=["logo.png"], wanted=[], budget=100)
 
 
 async def test_the_same_repository_gives_the_same_bytes() -> None:
@@ -83,3 +96,11 @@ def test_a_large_repository_is_listed_by_folder() -> None:
 
 def test_a_fence_is_longer_than_any_inside() -> None:
     assert render_file("a.md", "```\nx\n```\n") == "### a.md\n````markdown\n```\nx\n```\n````"
+
+
+def test_line_ends_make_no_difference_to_what_is_shown() -> None:
+    assert render_file("a.py", "a\r\nb\r\n") == render_file("a.py", "a\nb\n")
+    assert looks_the_same("a\r\nb", "a\nb")
+    assert not looks_the_same("a\nb", "a\n\nb")
+    assert looks_the_same(None, None)
+    assert not looks_the_same(None, "")

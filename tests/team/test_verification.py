@@ -45,7 +45,9 @@ def test_one():
 }
 
 
-async def report(root: Path, *command: str, timeout_s: float = 50) -> verification.TestReport:
+async def report(
+    root: Path, *command: str, timeout_s: float = 50
+) -> verification.VerificationReport:
     return await run_tests(
         command or ("pytest", "-q", "--tb=short", "-p", "no:cacheprovider"),
         root,

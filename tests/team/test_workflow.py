@@ -13,7 +13,14 @@ WRONG = code("def double(number):\n    return number * 3\n")
 PLAN = plan("kit/double.py", "Add def double(number): return twice the number")
 
 
-async def turbo(server: FakeTeamServer, repository: Path, *arguments: str) -> Outcome:
+def commit_all(repository: Path) -> None:
+    git(repository, "add", "--all")
+    git(repository, "-c", "user.name=u", "-c", "user.email=u@x", "commit", "-qm", "more")
+
+
+async def turbo(
+    server: FakeTeamServer, repository: Path, *arguments: str, rounds: int = 3
+) -> Outcome:
     from fakes.llama_server import KEY
 
     return await run_turbo(
@@ -23,6 +30,7 @@ async def turbo(server: FakeTeamServer, repository: Path, *arguments: str) -> Ou
         cwd=repository,
         LLAMACPP_URL=server.url,
         LLAMACPP_API_KEY=KEY,
+        TURBO_ROUNDS=str(rounds),
     )
 
 
@@ -107,6 +115,121 @@ async def test_a_reviewer_that_never_accepts_ends_as_rejected_without_a_branch(
     assert branches(repository) == ["main"]
 
 
+async def test_the_comments_outlive_a_round_that_writes_nothing_usable(repository: Path) -> None:
+    async with FakeTeamServer(
+        planner=PLAN,
+        coder=RIGHT,
+        repair=lambda prompt, earlier: RIGHT if earlier else "I cannot do that.",
+        reviewer=revise("Say what it does.", "kit/double.py"),
+    ) as server:
+        ended = await turbo(server, repository, "--candidates", "1", "tasks/add-double.md")
+        repairs = [prompt for role, prompt in server.prompts if role == "repair"]
+        reviews = [prompt for role, prompt in server.prompts if role == "reviewer"]
+    assert ended.exit_code == 1
+    assert ended.last["status"] == "rejected"
+    assert "Say what it does." in ended.last["reason"]
+    assert len(repairs) == 2
+    assert all("kit/double.py:1 error: Say what it does." in prompt for prompt in repairs)
+    assert len(reviews) == 1
+    tested = [(x["status"], x["summary"]) for x in ended.named("candidate_verified")[1:]]
+    assert [status for status, _ in tested] == ["invalid", "invalid"]
+    assert tested[1][1] == "the answer changes nothing"
+
+
+async def test_an_answer_that_changes_nothing_is_invalid_and_not_tested(
+    repository: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "tests-ran"
+    (repository / "pyproject.toml").write_text(
+        "[tool.ruff]\nline-length = 90\n[tool.ruff.format]\n"
+    )
+    commit_all(repository)
+    task = repository / "other.md"
+    task.write_text(
+        f"---\ntitle: Keep it\nfiles: [kit/other.py]\ntest: touch {log}\n---\nKeep it.\n"
+    )
+    same = "def one():\n    return 1\n"
+    unlike = "def one( ):\n  return 1\n"
+    async with FakeTeamServer(
+        planner=plan("kit/other.py"),
+        coder=lambda prompt, earlier: code(unlike if earlier else same),
+    ) as server:
+        ended = await turbo(server, repository, "--candidates", "2", "other.md", rounds=1)
+    assert ended.exit_code == 1
+    assert "the answer changes nothing" in ended.last["reason"]
+    assert [x["status"] for x in ended.named("candidate_verified")] == ["invalid", "invalid"]
+    assert not log.exists()
+
+
+async def test_the_commit_holds_what_was_tested_and_nothing_that_tests_leave(
+    repository: Path,
+) -> None:
+    command = "sh -c 'pytest -q -p no:cacheprovider && echo junk >> kit/double.py'"
+    async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
+        ended = await turbo(server, repository, "--test", command, "tasks/add-double.md")
+    assert ended.exit_code == 0, ended.err
+    committed = git(repository, "show", f"{ended.last['commit']}:kit/double.py")
+    assert committed == "def double(number):\n    return number * 2"
+
+
+async def test_what_linters_say_of_a_green_candidate_is_told(repository: Path) -> None:
+    (repository / "pyproject.toml").write_text("[tool.ruff]\n")
+    commit_all(repository)
+    unclean = code(
+        "def double(number):\n    return number * 2\n\n\ndef other():\n    return undefined\n"
+    )
+    async with FakeTeamServer(planner=PLAN, coder=unclean, reviewer=ACCEPT) as server:
+        ended = await turbo(server, repository, "--candidates", "1", "tasks/add-double.md")
+    assert ended.exit_code == 0, ended.err
+    (tested,) = ended.named("candidate_verified")
+    assert tested["status"] == "green"
+    assert "undefined" in tested["lint"]
+
+
+async def test_a_diff_that_no_context_holds_fails_the_task_and_not_the_session(
+    repository: Path,
+) -> None:
+    long = code(
+        "".join(f"# {n}\n" for n in range(1000)) + "def double(number):\n    return number * 2\n"
+    )
+    async with FakeTeamServer(planner=PLAN, coder=long, context=6000) as server:
+        ended = await turbo(server, repository, "--candidates", "1", "tasks/add-double.md")
+    assert ended.exit_code == 1
+    assert ended.last["status"] == "rejected"
+    assert "a slot serves 6000" in ended.last["reason"]
+    assert "LLAMACPP_CONTEXT_SIZE" in ended.last["reason"]
+
+
+async def test_a_task_too_long_for_the_context_does_not_end_the_session(
+    repository: Path,
+) -> None:
+    short = "---\ntitle: Add double\ntest: 'true'\n---\nAdd it.\n"
+    (repository / "1.md").write_text(short.replace("Add it.", "Add it. " * 600))
+    (repository / "2.md").write_text(short)
+    async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT, context=4500) as server:
+        ended = await turbo(server, repository, "1.md", "2.md")
+    assert ended.exit_code == 1
+    first, second = ended.named("run_finished")[:2]
+    assert first["status"] == "failed"
+    assert "a slot serves 4500" in first["reason"]
+    assert second["status"] == "accepted"
+
+
+async def test_every_candidate_and_every_request_is_counted(repository: Path) -> None:
+    async with FakeTeamServer(
+        planner=lambda prompt, earlier: PLAN if earlier else "no plan",
+        coder=lambda prompt, earlier: "I cannot do that." if earlier else WRONG,
+        repair=RIGHT,
+        reviewer=ACCEPT,
+    ) as server:
+        ended = await turbo(server, repository, "--candidates", "2", "tasks/add-double.md")
+        sent = sum(len(x["prompt"]) for x in server.completions)
+    assert ended.exit_code == 0, ended.err
+    assert ended.last["candidates"]["started"] == 4
+    tokens = ended.last["tokens"]
+    assert tokens["prompt"] == tokens["computed"] + tokens["cached"] == sent
+
+
 async def test_an_accepting_reviewer_cannot_save_red_tests(repository: Path) -> None:
     async with FakeTeamServer(planner=PLAN, coder=WRONG, repair=WRONG, reviewer=ACCEPT) as server:
         ended = await turbo(server, repository, "--candidates", "2", "tasks/add-double.md")
@@ -114,6 +237,7 @@ async def test_an_accepting_reviewer_cannot_save_red_tests(repository: Path) -> 
     assert ended.exit_code == 1
     assert ended.last["status"] == "failed"
     assert "after 3 rounds" in ended.last["reason"]
+    assert "1 failed" in ended.last["reason"]
     assert "reviewer" not in asked
     assert branches(repository) == ["main"]
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from tools.tiny_coder.dataset import LONGEST, Dataset
 
 BUCKETS = [224, 272, 320, 384, 480, 608, LONGEST]
-TOKENS_PER_STEP = 7168
+TOKENS_PER_STEP = 3584
+"""Per worker. Muon moves equally far whatever the batch: more steps are worth more than larger."""
 _SHUFFLED = 200
 
 

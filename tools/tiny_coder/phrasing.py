@@ -35,7 +35,7 @@ def third_person(description: str) -> str:
     verb, _, rest = description.partition(" ")
     if re.search("[^aeiou]y$", verb):
         return f"{verb[:-1]}ies {rest}"
-    return verb + ("es" if verb.endswith(("s", "sh", "ch", "x")) else "s") + f" {rest}"
+    return verb + ("es" if verb.endswith(("s", "sh", "ch", "x", "o")) else "s") + f" {rest}"
 
 
 def listed(names: list[str]) -> str:
