@@ -14,6 +14,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Checkpointer, Send
+from langsmith import tracing_context
 
 from agent.core.errors import BadAnswer, ContextTooSmall, GarbledOutput
 from agent.team.candidates import attempt, best_so_far
@@ -128,6 +129,29 @@ async def checkpoints(path: Path) -> AsyncIterator[AsyncSqliteSaver]:
     )
     async with aiosqlite.connect(path) as connection:
         yield AsyncSqliteSaver(connection, serde=serializer)
+
+
+async def run_graph(
+    task: Task,
+    test_command: tuple[str, ...] | None,
+    context: TeamContext,
+    checkpointer: Checkpointer,
+) -> TeamState:
+    """Run one task through the graph; the last state. Raises what nodes do not mend.
+
+    Tracing stays off whatever the environment says: it would send prompts to a server of others.
+    """
+    graph = build_graph(
+        context.candidates, dry_run=context.settings.dry_run, checkpointer=checkpointer
+    )
+    with tracing_context(enabled=False):
+        state: Any = await graph.ainvoke(
+            {"task": task, "test_command": test_command, "candidates": []},
+            {"configurable": {"thread_id": context.workspace.run}, "recursion_limit": 200},
+            context=context,
+        )
+    last: TeamState = state
+    return last
 
 
 def build_graph(

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent.core.backend_manager import Opened, get_backend
 from agent.core.config import Settings
@@ -24,11 +24,9 @@ from agent.core.errors import TurboError
 from agent.core.journal import Journal
 from agent.core.workspace import Workspace
 from agent.team.conclusion import Record, conclude, task_trailer
-from agent.team.context import TeamContext
 from agent.team.preparation import check_tasks, find_test_command, prepare
 from agent.team.result import INTERRUPTED, Ledger, RunResult
 from agent.team.runs import new_run_name, open_workspace, tidy_up
-from agent.team.state import TeamState
 from agent.team.task_file import Task
 
 if TYPE_CHECKING:
@@ -146,7 +144,7 @@ async def run_task(task: Task, session: Session) -> RunResult:
             saver = await stack.enter_async_context(
                 graph.checkpoints(workspace.state_dir / "checkpoints.sqlite")
             )
-            state = await _invoke(graph, saver, task, command, context)
+            state = await graph.run_graph(task, command, context, saver)
             await conclude(task, state, context, record, apply=session.options.apply)
             await tidy_up(run, workspace.state_dir / "runs", saver)
         except TurboError as error:
@@ -162,25 +160,6 @@ async def run_task(task: Task, session: Session) -> RunResult:
             journal.emit("run_finished", **result.event())
             session.ledger.enter(result)
     return result
-
-
-async def _invoke(
-    graph: ModuleType,
-    saver: Any,
-    task: Task,
-    command: tuple[str, ...] | None,
-    context: TeamContext,
-) -> TeamState:
-    """Run the graph to its end with a checkpoint after every step."""
-    compiled = graph.build_graph(
-        context.candidates, dry_run=context.settings.dry_run, checkpointer=saver
-    )
-    state: TeamState = await compiled.ainvoke(
-        {"task": task, "test_command": command, "candidates": []},
-        {"configurable": {"thread_id": context.workspace.run}, "recursion_limit": 200},
-        context=context,
-    )
-    return state
 
 
 async def _not_done_yet(tasks: Sequence[Task], workspace: Workspace) -> list[Task]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fakes.llama_server import KEY
 from fakes.team_server import ACCEPT, FakeTeamServer, code, plan, revise
 from team.conftest import TASK, Outcome, git, run_turbo
 
@@ -21,7 +22,6 @@ def commit_all(repository: Path) -> None:
 async def turbo(
     server: FakeTeamServer, repository: Path, *arguments: str, rounds: int = 3
 ) -> Outcome:
-    from fakes.llama_server import KEY
 
     return await run_turbo(
         "run",
@@ -63,6 +63,28 @@ async def test_a_green_candidate_that_the_reviewer_accepts_becomes_a_commit(
     )
     journal = repository / ".git" / ".turbo" / "runs" / ended.named("run_started")[0]["run"]
     assert "run_finished" in (journal / "journal.jsonl").read_text()
+
+
+async def test_nothing_is_traced_to_anybody(repository: Path) -> None:
+    """langgraph would send whole prompts away when the user's shell has tracing on."""
+    async with (
+        FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server,
+        FakeTeamServer() as collector,
+    ):
+        ended = await run_turbo(
+            "run",
+            "tasks/add-double.md",
+            cwd=repository,
+            LLAMACPP_URL=server.url,
+            LLAMACPP_API_KEY=KEY,
+            LANGSMITH_TRACING="true",
+            LANGCHAIN_TRACING_V2="true",
+            LANGSMITH_API_KEY="x",
+            LANGSMITH_ENDPOINT=collector.url,
+            LANGCHAIN_ENDPOINT=collector.url,
+        )
+        assert ended.exit_code == 0, ended.err
+        assert collector.calls == []
 
 
 async def test_identical_answers_are_tested_once(repository: Path, tmp_path: Path) -> None:
@@ -335,7 +357,6 @@ async def test_a_dry_run_stops_after_the_plan(repository: Path) -> None:
 
 
 async def test_a_task_may_come_as_prose_or_from_standard_input(repository: Path) -> None:
-    from fakes.llama_server import KEY
 
     async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
         prose = await turbo(server, repository, "--task", "Add double to kit/double.py")
@@ -349,8 +370,6 @@ async def test_a_task_may_come_as_prose_or_from_standard_input(repository: Path)
 
 async def test_a_test_that_hangs_is_ended_and_counts_as_red(repository: Path) -> None:
     async with FakeTeamServer(planner=PLAN, coder=RIGHT, repair=RIGHT, reviewer=ACCEPT) as server:
-        from fakes.llama_server import KEY
-
         ended = await run_turbo(
             "run", "--json", "--test", "sleep 600", "--candidates", "1", "tasks/add-double.md",
             cwd=repository, LLAMACPP_URL=server.url, LLAMACPP_API_KEY=KEY,

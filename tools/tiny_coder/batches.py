@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tools.tiny_coder.dataset import LONGEST, Dataset
 
-BUCKETS = [224, 272, 320, 384, 480, 608, LONGEST]
+BUCKETS = [128, 160, 224, 272, 320, 384, 480, 608, LONGEST]
 TOKENS_PER_STEP = 3584
 """Per worker. Muon moves equally far whatever the batch: more steps are worth more than larger."""
 _SHUFFLED = 200

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from random import Random
 
 from agent.core.prompts import Prompt
+from agent.team.repo_context import render_step
 from tools.tiny_coder import evidence, mutate
-from tools.tiny_coder.compose import Function, WrongAttempt
+from tools.tiny_coder.compose import Function, WrongAttempt, draw_function
 from tools.tiny_coder.mix import Mix
-from tools.tiny_coder.prompts_mix import draw_book
+from tools.tiny_coder.prompts_mix import draw_book, shipped_book
 from tools.tiny_coder.scene import Change, Scene, draw_scene, join_functions
-from tools.tiny_coder.words import Split, training_word
+from tools.tiny_coder.words import Split, module_path, training_word
 
 ROLE_WEIGHTS = {"new": 32, "append": 16, "fix": 6, "repair": 8, "planner": 27, "reviewer": 11}
 _REFUSALS = [
@@ -41,6 +42,8 @@ class Sample:
 
 def draw_sample(random: Random, split: Split, mix: Mix, role: str | None = None) -> Sample:
     """A random sample of that role, or of a random one."""
+    if random.random() < mix.bare:
+        return _bare_step(random, split, mix)
     chosen = role or random.choices(list(ROLE_WEIGHTS), list(ROLE_WEIGHTS.values()))[0]
     return _BUILDERS[chosen](random, split, mix)
 
@@ -66,6 +69,17 @@ def unified_diff(path: str, before: str, after: str) -> str:
     )
     header = [f"diff --git a/{path} b/{path}"] + ([] if before else ["new file mode 100644"])
     return "\n".join(["```diff", *header, *lines, "```"])
+
+
+def _bare_step(random: Random, split: Split, mix: Mix) -> Sample:
+    function = draw_function(random, split, tested=False, synonyms=mix.synonyms)
+    path = module_path(random, split)
+    change = Change(function, path, "", function.code)
+    step = render_step(path, change.action, change.instruction, {})
+    form = shipped_book().fill("answer_whole_file", path=path)
+    request = f"## Step\n{step}\n\n## Answer\n{form}"
+    prompt = Prompt(system="You write Python.", shared="", role="", volatile=request)
+    return Sample("bare", prompt, code_answer(change.after))
 
 
 def _planner(random: Random, split: Split, mix: Mix) -> Sample:

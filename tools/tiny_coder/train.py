@@ -48,6 +48,8 @@ class TrainingPlan:
     finish_share: float
     validation: list[Path]
     minutes: float
+    rate: float
+    """Factor on all learning rates."""
     workers: int
     folder: Path
     """Where checkpoints go."""
@@ -142,7 +144,7 @@ class Trainer:
         return loss.item()
 
     def _scale(self, share: float) -> float:
-        warm = min(1.0, (self.progress.step + 1) / _WARM_UP_STEPS)
+        warm = self.plan.rate * min(1.0, (self.progress.step + 1) / _WARM_UP_STEPS)
         if share < _CONSTANT_SHARE:
             return warm
         falling = (share - _CONSTANT_SHARE) / (1 - _CONSTANT_SHARE)
@@ -236,6 +238,7 @@ def main() -> None:
     parser.add_argument("--finish-share", type=float, default=0.35)
     parser.add_argument("--validation", type=Path, nargs="*", default=[])
     parser.add_argument("--minutes", type=float, default=75)
+    parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates")
     parser.add_argument("--workers", type=int, default=2)
     plan = TrainingPlan(**vars(parser.parse_args()))
     plan.folder.mkdir(parents=True, exist_ok=True)
