@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from fakes.team_server import ACCEPT, FakeTeamServer, code, plan
 from team.conftest import TASK, git, run_turbo, until
 
 from agent.cli import main
+from agent.core.config import embedded_model
 from agent.core.workspace import create_repository
 from agent.team import session
 from agent.team.conclusion import task_trailer
@@ -152,6 +154,44 @@ def test_an_engine_that_is_not_there(
     code, text = said(capsys, "run", "tasks/a.md")
     assert code == 3
     assert expected in text
+
+
+def test_a_model_that_is_cut_off(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(embedded_model().read_bytes()[:2_000_000])
+    code, text = said(capsys, "run", "--model", str(cut), "tasks/a.md")
+    assert code == 3
+    assert f"model {cut}: " in text
+    assert "cut off" in text
+
+
+def test_a_binary_that_is_no_program(
+    repository: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    binary = tmp_path / "llama-server"
+    binary.write_text("hello\n")
+    monkeypatch.setenv("LLAMACPP_BINARY_PATH", str(binary))
+    code, text = said(capsys, "run", "tasks/a.md")
+    assert code == 3
+    assert f"{binary}" in text
+    assert "not executable" in text
+
+
+def test_a_port_that_is_taken(
+    repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("LLAMACPP_PORT", str(port))
+        code, text = said(capsys, "run", "tasks/a.md")
+    assert code == 3
+    assert str(port) in text
+    assert "LLAMACPP_PORT" in text
 
 
 def test_a_wrong_setting(
