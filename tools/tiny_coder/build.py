@@ -30,8 +30,8 @@ class Builder:
 
     folder: Path
     processes: int
-    main_count: int
-    finish_count: int
+    count: int
+    """Samples of each mix; a run of the usual length needs no more."""
 
     @property
     def tokenizer(self) -> Path:
@@ -58,18 +58,22 @@ class Builder:
             encode_samples(load_tokenizer(self.tokenizer), shards).save(output)
         return output
 
-    def train(self, minutes: float, threads: int) -> None:
+    def train(self, minutes: float) -> None:
         """Train in a process of its own, resuming from the last checkpoint."""
-        main = self.make_dataset("main", self.main_count, Split.TRAIN, "main")
-        finish = self.make_dataset("finish", self.finish_count, Split.TRAIN, "finish")
+        bare, main, finish = (
+            self.make_dataset(mix, self.count, Split.TRAIN, mix)
+            for mix in ("bare", "main", "finish")
+        )
         validation = [
             self.make_dataset(f"validation_{name}", _FOR_VALIDATION, split, "shipped")
             for name, split in _VALIDATION.items()
         ]
         command = [sys.executable, "-u", "-m", "tools.tiny_coder.train"]
-        command += [str(self.checkpoint.parent), "--main", str(main), "--finish", str(finish)]
+        command += [str(self.checkpoint.parent)]
+        command += ["--main", str(bare), str(main)]
+        command += ["--finish", str(bare), str(finish)]
         command += ["--validation", *map(str, validation)]
-        command += ["--minutes", str(minutes), "--threads", str(threads)]
+        command += ["--minutes", str(minutes), "--workers", str(self.processes)]
         subprocess.run(command, check=True)
 
     def export(self, output: Path) -> None:
@@ -90,13 +94,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("build/tiny_coder"))
     parser.add_argument("--output", type=Path, default=Path("agent/models/tiny-coder-q8_0.gguf"))
     parser.add_argument("--minutes", type=float, default=76)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--main", type=int, default=110_000, help="samples of the first part")
-    parser.add_argument("--finish", type=int, default=40_000, help="samples of the last part")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--count", type=int, default=60_000, help="samples of each mix")
     chosen = parser.parse_args(sys.argv[2:] if sys.argv[1:2] == ["build"] else None)
-    builder = Builder(chosen.folder, chosen.threads, chosen.main, chosen.finish)
+    builder = Builder(chosen.folder, chosen.processes, chosen.count)
     builder.make_tokenizer()
-    builder.train(chosen.minutes, chosen.threads)
+    builder.train(chosen.minutes)
     builder.export(chosen.output)
 
 

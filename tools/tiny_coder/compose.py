@@ -99,15 +99,20 @@ class _Draft:
 
 
 def draw_function(
-    random: Random, split: Split, *, tested: bool = True, synonyms: float = 0.0
+    random: Random,
+    split: Split,
+    *,
+    tested: bool = True,
+    synonyms: float = 0.0,
+    pipelines: float = 0.5,
 ) -> Function:
     """A function of that split.
 
     `tested` adds cases and wrong attempts to it; `synonyms` is the share of descriptions in which
-    some words are exchanged.
+    some words are exchanged, `pipelines` that of composed functions.
     """
     while True:
-        draft = _draw_draft(random, split)
+        draft = _draw_draft(random, split, pipelines)
         if random.random() < synonyms:
             draft = replace(draft, description=vary(random, draft.description))
         function = _named(random, split, draft)
@@ -125,8 +130,8 @@ def draw_function(
             return function
 
 
-def _draw_draft(random: Random, split: Split) -> _Draft:
-    if split is Split.COMPOSITION or random.random() < 0.5:
+def _draw_draft(random: Random, split: Split, pipelines: float) -> _Draft:
+    if split is Split.COMPOSITION or random.random() < pipelines:
         pipeline = draw_pipeline(random, split)
         return _Draft(
             identity=pipeline.identity,

@@ -18,15 +18,21 @@ class Mix:
     synonyms: float = 0.0
     """With some words of the description exchanged."""
 
+    pipelines: float = 0.5
+    """With a composed function; the others come from templates."""
+
     bare: float = 0.0
-    """With nothing but a step: the cheapest way to learn what descriptions mean."""
+    """With nothing but a step or a task: the cheapest way to learn what descriptions mean."""
+
+    bare_plans: float = 0.4
+    """With a task for the planner, among the bare ones."""
 
 
 MIXES = {
     "vocabulary": Mix(exact=0.2, tests_shown=0.2),
     "main": Mix(exact=0.06, tests_shown=0.2),
     "finish": Mix(exact=0.5, tests_shown=0.45, synonyms=0.45),
-    "bare": Mix(exact=0.0, tests_shown=0.0, synonyms=0.2, bare=1.0),
+    "bare": Mix(exact=0.0, tests_shown=0.0, synonyms=0.3, pipelines=0.35, bare=1.0),
     "shipped": Mix(exact=1.0, tests_shown=0.45),
 }
 """Most tokens go to short prompts, since what is to be learned is in the task."""

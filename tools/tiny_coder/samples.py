@@ -15,9 +15,11 @@ from tools.tiny_coder.compose import Function, WrongAttempt, draw_function
 from tools.tiny_coder.mix import Mix
 from tools.tiny_coder.prompts_mix import draw_book, shipped_book
 from tools.tiny_coder.scene import Change, Scene, draw_scene, join_functions
+from tools.tiny_coder.tasks import describe_task
 from tools.tiny_coder.words import Split, module_path, training_word
 
 ROLE_WEIGHTS = {"new": 32, "append": 16, "fix": 6, "repair": 8, "planner": 27, "reviewer": 11}
+_BARE_SYSTEM = "You write Python."
 _REFUSALS = [
     f"Your last plan was refused: {reason}\nAnswer with a corrected plan."
     for reason in (
@@ -43,7 +45,7 @@ class Sample:
 def draw_sample(random: Random, split: Split, mix: Mix, role: str | None = None) -> Sample:
     """A random sample of that role, or of a random one."""
     if random.random() < mix.bare:
-        return _bare_step(random, split, mix)
+        return _bare(random, split, mix)
     chosen = role or random.choices(list(ROLE_WEIGHTS), list(ROLE_WEIGHTS.values()))[0]
     return _BUILDERS[chosen](random, split, mix)
 
@@ -71,15 +73,30 @@ def unified_diff(path: str, before: str, after: str) -> str:
     return "\n".join(["```diff", *header, *lines, "```"])
 
 
-def _bare_step(random: Random, split: Split, mix: Mix) -> Sample:
-    function = draw_function(random, split, tested=False, synonyms=mix.synonyms)
+def _bare(random: Random, split: Split, mix: Mix) -> Sample:
+    """A step for the coder, or a task for the planner, and hardly a word around it."""
+    function = draw_function(
+        random, split, tested=False, synonyms=mix.synonyms, pipelines=mix.pipelines
+    )
     path = module_path(random, split)
     change = Change(function, path, "", function.code)
+    if random.random() < mix.bare_plans:
+        return _bare_plan(random, split, change)
     step = render_step(path, change.action, change.instruction, {})
     form = shipped_book().fill("answer_whole_file", path=path)
     request = f"## Step\n{step}\n\n## Answer\n{form}"
-    prompt = Prompt(system="You write Python.", shared="", role="", volatile=request)
+    prompt = Prompt(system=_BARE_SYSTEM, shared="", role="", volatile=request)
     return Sample("bare", prompt, code_answer(change.after))
+
+
+def _bare_plan(random: Random, split: Split, change: Change) -> Sample:
+    given = random.random() < 0.5
+    task = describe_task(random, split, change.function, change.path, may_omit_path=given)
+    files = change.path if given else "any"
+    scene = Scene(changes=[change], task=task, files=files, listing=[], shown={})
+    request = f"# Task\n{task.text}\n\nMay change: {files}\n\n# Role: planner"
+    prompt = Prompt(system=_BARE_SYSTEM, shared="", role="", volatile=request)
+    return Sample("bare", prompt, plan_answer(scene))
 
 
 def _planner(random: Random, split: Split, mix: Mix) -> Sample:

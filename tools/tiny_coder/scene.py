@@ -147,7 +147,7 @@ def draw_scene(
 
 
 def _draw_change(random: Random, split: Split, mix: Mix, *, existing: bool, fix: bool) -> Change:
-    function = draw_function(random, split, synonyms=mix.synonyms)
+    function = draw_function(random, split, synonyms=mix.synonyms, pipelines=mix.pipelines)
     others = []
     if existing:
         count = random.choice([1, 1, 1, 2])
