@@ -45,9 +45,9 @@ def run_team(scene: Scene, binary: Path, model: Path, *, candidates: int = 4) ->
         task_file.write_text(_task_file(scene), encoding="utf-8")
         command = [
             sys.executable, "-m", "agent.team.workflow", "--json", "--repo", str(repository),
-            "--model", str(model), "--candidates", str(candidates), str(task_file),
+            "--model", str(model.resolve()), "--candidates", str(candidates), str(task_file),
         ]  # fmt: skip
-        environment = {**os.environ, **_NOBODY, "LLAMACPP_BINARY_PATH": str(binary)}
+        environment = {**os.environ, **_NOBODY, "LLAMACPP_BINARY_PATH": str(binary.resolve())}
         environment["PYTHONPATH"] = str(_ROOT)
         finished = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True,
