@@ -86,8 +86,8 @@ async def test_the_same_request_gives_the_same_text(backend: Backend) -> None:
 
 
 async def test_other_seeds_give_other_texts(backend: Backend) -> None:
-    # hot, with every token allowed: the small model is too sure of itself for less
-    hot = [Sampling(temperature=5.0, top_k=0, top_p=1.0, seed=seed) for seed in range(5)]
+    # hot, without a nucleus: the small model is too sure of itself for less
+    hot = [Sampling(temperature=2.0, top_k=20, top_p=1.0, seed=seed) for seed in range(9)]
     requests = [replace(ask(tokens=24), sampling=sampling) for sampling in hot]
     texts = {(await backend.complete(request)).text for request in requests}
     assert len(texts) > 1
