@@ -52,8 +52,13 @@ def private_folder(parent: Path | None = None) -> Iterator[Path]:
         unnamed.rename(folder)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(handle)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        except BaseException:  # a signal in the middle of it
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            os.close(handle)
 
 
 def _base() -> Path:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from agent.core.errors import WorkspaceError
+
 Listener = Callable[[str, Mapping[str, Any]], None]
 """Called with the name of an event and its data; must not raise."""
 
@@ -20,9 +22,15 @@ class Journal:
         self._file: IO[str] | None = None
 
     def open(self, path: Path) -> None:
-        """Append to `path` from now on; folders are made. Raises OSError."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
+        """Append to `path` from now on; folders are made. Raises WorkspaceError."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise WorkspaceError(
+                f"cannot write {path}: {error.strerror}",
+                fix="The repository's .git folder must be writable.",
+            ) from None
 
     def close(self) -> None:
         """Close the file; later events still reach the listeners."""

@@ -17,11 +17,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self, TypeVar
 
-import git
-
 from agent.core.config import forget_git_variables
 from agent.core.errors import NotText, WorkspaceError
 from agent.core.folders import cache_folder, private_folder
+
+try:
+    import git
+except ImportError:  # GitPython looks for the program when it is imported
+    raise WorkspaceError("git was not found", fix="Install git 2.28 or newer.") from None
 
 _IDENTITY = {
     "GIT_AUTHOR_NAME": "Turbo Local Coder",
@@ -201,19 +204,19 @@ class Workspace:
         Raises WorkspaceError, with nothing changed, when the checkout has changes, is on no
         branch, or has moved since the run began.
         """
-        by_hand = f"Merge it yourself: git merge --ff-only {commit[:12]}"
+        by_hand = f"Merge it yourself: git merge {commit[:12]}"
         if await self.dirty():
-            raise WorkspaceError("--apply: the checkout has uncommitted changes", fix=by_hand)
+            raise WorkspaceError("not applied: the checkout has uncommitted changes", fix=by_hand)
         try:
             branch = await self._run("symbolic-ref", "--short", "--quiet", "HEAD")
         except GitError:
-            raise WorkspaceError("--apply: no branch is checked out", fix=by_hand) from None
+            raise WorkspaceError("not applied: no branch is checked out", fix=by_hand) from None
         if await self._run("rev-parse", "HEAD") != self.base:
-            raise WorkspaceError(f"--apply: {branch} has moved during the run", fix=by_hand)
+            raise WorkspaceError(f"not applied: {branch} has moved during the run", fix=by_hand)
         try:
             await self._run("merge", "--ff-only", "--quiet", commit)
         except GitError as error:
-            raise WorkspaceError(f"--apply: {error.message}", fix=by_hand) from None
+            raise WorkspaceError(f"not applied: {error.message}", fix=by_hand) from None
         return branch
 
     async def has_commit_mentioning(self, text: str) -> bool:

@@ -91,7 +91,7 @@ async def _publish(
         except WorkspaceError as error:
             record.end("accepted", 1, str(error))
         else:
-            context.journal.emit("notice", text=f"{moved} now stands at {commit[:12]}.")
+            record.end("accepted", 0, f"{moved} now stands at it")
 
 
 async def to_its_end(work: Coroutine[Any, Any, Answer]) -> Answer:

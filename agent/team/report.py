@@ -169,7 +169,7 @@ def describe_tests(result: RunResult) -> list[str]:
     green = sum(candidate.status == "green" for candidate in result.candidates)
     lines = []
     if chosen is not None and chosen.tests is None:
-        lines.append("NO TESTS were found; nothing but the reviewer judged the change.")
+        lines.append("none")
     elif chosen is not None and chosen.tests is not None:
         tests = chosen.tests
         code = "time limit" if tests.exit_code is None else f"exit code {tests.exit_code}"
@@ -192,6 +192,8 @@ def describe_tests(result: RunResult) -> list[str]:
 def describe_outcome(result: RunResult) -> list[str]:
     """Status, branch and commit, and what it cost."""
     lines = [f"{result.status}: {result.reason}" if result.reason else result.status]
+    if result.chosen is not None and result.chosen.tests is None:
+        lines.append("NO TESTS were found: nothing but the reviewer judged the change")
     if result.branch and result.commit:
         lines.append(f"branch {result.branch}")
         lines.append(f"commit {result.commit}")

@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.core.config import cache_dir
 from agent.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def new_run_name() -> str:
 @asynccontextmanager
 async def open_workspace(repository: Path, run: str) -> AsyncIterator[Workspace]:
     """The workspace of a run; its worktrees are removed at the end."""
-    workspace = await Workspace.open(repository, run=run, worktrees_root=cache_dir() / "worktrees")
+    workspace = await Workspace.open(repository, run=run)
     try:
         yield workspace
     finally:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.config import Settings, load_settings
 from agent.core.errors import TaskFileError, UsageError
+from agent.core.folders import private_folder
 from agent.core.journal import Journal
 from agent.core.signals import run_until_signal
 from agent.core.workspace import create_repository, locate
@@ -23,6 +23,10 @@ from agent.team.result import Ledger
 from agent.team.task_file import Task, find_tasks, parse_task, read_task, task_from_prose
 from agent.team.verification import split_command
 from agent.team.workflow import RunOptions, run_tasks
+
+_DEMO_NOTICE = (
+    "No task named: the demo runs in a temporary repository, which is removed at the end."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,10 @@ def run_session(invocation: Invocation, journal: Journal, ledger: Ledger) -> Non
         split_command(invocation.test, "--test", key="")  # refuses it in the name of the option
     if invocation.is_demo:
         with _demo_repository() as folder:
-            journal.emit("notice", text="No task named: the demo runs in a temporary repository.")
+            journal.emit(
+                "notice",
+                text=_DEMO_NOTICE,
+            )
             _run(invocation, folder, [str(path) for path in find_tasks(folder)], journal, ledger)
     else:
         repository = locate(invocation.repository or Path.cwd())
@@ -129,8 +136,8 @@ def _with_test(task: Task, test: str | None) -> Task:
 def _demo_repository() -> Iterator[Path]:
     """A fresh git repository with the packaged demo in it; removed at the end."""
     packaged = Path(__file__).parent.parent / "demo" / "repository"
-    with tempfile.TemporaryDirectory(prefix="turbo-demo-") as parent:
-        folder = Path(parent) / "textkit"
+    with private_folder() as parent:
+        folder = parent / "textkit"
         shutil.copytree(packaged, folder, ignore=shutil.ignore_patterns("__pycache__"))
         create_repository(folder, message="The demo repository")
         yield folder

@@ -87,8 +87,9 @@ class Task(BaseModel):
 
 
 def find_tasks(root: Path) -> list[Path]:
-    """The task files of a repository, ``tasks/*.md``, by name."""
-    return sorted(path for path in (root / "tasks").glob("*.md") if path.is_file())
+    """The task files of a repository, ``tasks/*.md`` but for a README, by name."""
+    found = (path for path in (root / "tasks").glob("*.md") if path.stem.lower() != "readme")
+    return sorted(path for path in found if path.is_file())
 
 
 def read_task(path: Path) -> Task:

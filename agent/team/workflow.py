@@ -105,8 +105,11 @@ async def run_tasks(
     Raises TurboError only for what is wrong before the first task starts.
     """
     async with open_workspace(repository, new_run_name()) as workspace:
-        if options.skip_done:
-            tasks = await _not_done_yet(tasks, workspace)
+        waiting = await _not_done_yet(tasks, workspace)
+        for done in (task for task in tasks if task not in waiting and not options.skip_done):
+            text = f"{done.source}: a commit on a local branch did this already; it runs again."
+            journal.emit("notice", text=text)
+        tasks = waiting if options.skip_done else tasks
         await check_tasks(tasks, workspace, journal)
     if not tasks:
         journal.emit("notice", text="Every task in tasks/ is done already.")

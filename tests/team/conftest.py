@@ -22,7 +22,7 @@ title: Add a double helper
 files: [kit/double.py]
 test: pytest -q -p no:cacheprovider
 ---
-Add a function `double(number)` to `kit/double.py` that returns twice the number.
+Add a function `double(number)` to `kit/double.py` that multiplies number by 2.
 """
 
 TESTS = """from kit.double import double

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
+import os
 import tempfile
 from pathlib import Path
 
@@ -17,20 +19,39 @@ WORKFLOW = ("-m", "agent.team.workflow")
 
 
 def leftovers() -> set[str]:
-    """Temporary, private and work folders of ours, and servers that run."""
-    places = [Path(tempfile.gettempdir()), Path("/dev/shm"), cache_dir() / "worktrees"]
-    folders = {
-        str(path)
-        for place in places
-        for path in place.glob("*" if place.name == "worktrees" else "turbo-*")
-    }
-    mine = {process.pid for process in psutil.Process().children(recursive=True)}
-    servers = {
-        f"{process.pid}"
-        for process in psutil.process_iter(["name"])
-        if "llama-server" in (process.info["name"] or "") and process.pid not in mine
-    }
-    return folders | servers
+    """Private folders that nobody holds any more, worktrees, and servers of this test session.
+
+    Others on the machine may run the same program; what they hold or started is theirs.
+    """
+    places = [Path(tempfile.gettempdir()), Path("/dev/shm")]
+    folders = {path for place in places for path in place.glob("*turbo-*")}
+    abandoned = {str(path) for path in folders if not is_held(path)}
+    worktrees = {str(path) for path in (cache_dir() / "worktrees").glob("*")}
+    servers = {str(pid) for pid in psutil.pids() if is_orphan_of_ours(pid)}
+    return abandoned | worktrees | servers
+
+
+def is_held(folder: Path) -> bool:
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def is_orphan_of_ours(pid: int) -> bool:
+    try:
+        process = psutil.Process(pid)
+        ours = process.environ().get("XDG_CACHE_HOME") == os.environ["XDG_CACHE_HOME"]
+        return ours and process.ppid() == 1 and "llama-server" in process.name()
+    except psutil.Error:
+        return False
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
