@@ -60,3 +60,8 @@ def _bad_place(path: str, root: Path) -> str | None:
     except OSError as error:
         return f"cannot be used: {error.strerror}"
     return None
+
+
+def tidy_path(path: str) -> str:
+    """One spelling per file, because paths are compared as texts; a final / stays to be refused."""
+    return path if path.endswith("/") else str(PurePosixPath(path))

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from agent.core.backend_manager import Request
 from agent.core.errors import BadAnswer, EditError, NotText
+from agent.core.repository_path import tidy_path
 from agent.core.sampling import CODING
 from agent.team.context import TeamContext
 from agent.team.edits import MOST_BYTES, check_edit_path
@@ -54,7 +55,7 @@ async def settle(plan: Plan, task: Task, context: TeamContext, files: set[str]) 
     """
     steps: list[Step] = []
     for number, step in enumerate(plan.steps, 1):
-        path = _tidy(step.path)
+        path = tidy_path(step.path)
         if task.files and path not in task.files:
             raise BadAnswer(f"step {number}: {path} is not one of {', '.join(task.files)}")
         try:
@@ -72,7 +73,7 @@ async def settle(plan: Plan, task: Task, context: TeamContext, files: set[str]) 
                 depends_on=step.depends_on,
             )
         )
-    wanted = dict.fromkeys(_tidy(path) for path in plan.read)
+    wanted = dict.fromkeys(tidy_path(path) for path in plan.read)
     read = await _fitting([path for path in wanted if path in files], context)
     return Plan(summary=plan.summary, steps=steps, read=read)
 
@@ -118,8 +119,3 @@ async def _fitting(paths: Sequence[str], context: TeamContext) -> list[str]:
         left = ", ".join(left_out)
         context.journal.emit("notice", text=f"Not shown to the coders for want of room: {left}")
     return kept
-
-
-def _tidy(path: str) -> str:
-    """One spelling per file, as task files have it; a final / stays to be refused."""
-    return path if path.endswith("/") else str(PurePosixPath(path))

@@ -20,12 +20,12 @@ from __future__ import annotations
 import re
 import textwrap
 import unicodedata
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.core.errors import TaskFileError
-from agent.core.repository_path import why_refused
+from agent.core.repository_path import tidy_path, why_refused
 from agent.team.front_matter import FrontMatter, read_front_matter
 
 MOST_BYTES = 1_000_000
@@ -183,7 +183,7 @@ def _build(front: FrontMatter, body: str, source: str) -> Task:
         line = front.line("files")
         raise TaskFileError(source, "is an empty list", line=line, key="files", fix=fix)
     places = [
-        (f"{key} {_tidy(path)}", line)
+        (f"{key} {tidy_path(path)}", line)
         for key, found in (("files", files), ("context", context))
         for path, line in found
     ]
@@ -192,18 +192,13 @@ def _build(front: FrontMatter, body: str, source: str) -> Task:
     return Task(
         title=" ".join(front.text("title").split()),
         body=body,
-        files=tuple(dict.fromkeys(_tidy(path) for path, _ in files)),
-        context=tuple(dict.fromkeys(_tidy(path) for path, _ in context)),
+        files=tuple(dict.fromkeys(tidy_path(path) for path, _ in files)),
+        context=tuple(dict.fromkeys(tidy_path(path) for path, _ in context)),
         test=front.optional_text("test"),
         candidates=front.number("candidates", most=MOST_CANDIDATES),
         source=source,
         lines=tuple(places),
     )
-
-
-def _tidy(path: str) -> str:
-    """One spelling per file, because paths are compared as texts; a final / stays to be refused."""
-    return path if path.endswith("/") else str(PurePosixPath(path))
 
 
 def _refuse_binary(text: str, source: str) -> None:

@@ -10,16 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from team.conftest import git
 
 from agent.core.errors import NotText, WorkspaceError
 from agent.core.workspace import Workspace, create_repository, locate
-
-
-def git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
 
 
 @pytest.fixture

@@ -70,18 +70,18 @@ def count_answer_differences(
 
 
 def main() -> None:
-    """``python -m tools.tiny_coder.check_export CHECKPOINT TOKENIZER MODEL --binary SERVER``."""
+    """``python -m tools.tiny_coder.check_export TOKENIZER MODEL CHECKPOINT... --binary SERVER``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
     parser.add_argument("tokenizer", type=Path)
     parser.add_argument("model", type=Path)
+    parser.add_argument("checkpoints", type=Path, nargs="+")
     parser.add_argument("--binary", type=Path, required=True, help="llama-server")
     parser.add_argument("--log", type=Path, default=Path("/tmp/tiny_coder_server.log"))
     chosen = parser.parse_args()
     random = Random("check")
     samples = [draw_sample(random, split, MIXES["finish"]) for split in Split for _ in range(40)]
     texts = [render_chat(s.prompt.messages) + s.answer for s in samples] + _HARD_TEXTS
-    tokenizer, model = load_tokenizer(chosen.tokenizer), load_model(chosen.checkpoint)
+    tokenizer, model = load_tokenizer(chosen.tokenizer), load_model(*chosen.checkpoints)
     torch.set_num_threads(1)
     with running_server(chosen.binary, chosen.model, chosen.log) as server:
         tokens = count_token_differences(server, tokenizer, texts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -71,9 +71,9 @@ class Outcome:
     answers: dict[str, str] | None = None
 
 
-def draw_tasks(split: Split, count: int) -> list[EvaluationTask]:
-    """The first `count` tasks of a split; two in five are about an existing file."""
-    return [_draw_task(split, number) for number in range(count)]
+def draw_tasks(split: Split, count: int, first: int = 0) -> list[EvaluationTask]:
+    """`count` tasks of a split from number `first`; two in five are about an existing file."""
+    return [_draw_task(split, number) for number in range(first, first + count)]
 
 
 def _draw_task(split: Split, number: int) -> EvaluationTask:
@@ -181,11 +181,12 @@ def _passes_visible(content: str | None, change: Change) -> bool:
     return content is not None and judge.passes(content, change.function.name, visible)
 
 
-def evaluate(server: Server, count: int, four: int) -> list[Outcome]:
-    """All splits; four warm answers for the first `four` tasks of each."""
-    tasks = [task for split in SPLITS for task in draw_tasks(split, count)]
+def evaluate(server: Server, count: int, four: int, first: int = 0) -> list[Outcome]:
+    """All splits; four warm answers for `four` tasks of each."""
+    tasks = [task for split in SPLITS for task in draw_tasks(split, count, first)]
+    limit = first + four
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda task: run_task(server, task, four=task.number < four), tasks))
+        return list(pool.map(lambda task: run_task(server, task, four=task.number < limit), tasks))
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -229,19 +230,16 @@ def _percent(chosen: Sequence[Outcome], *, field: str) -> str:
     return f"{100 * sum(asked) / len(asked):.0f}% ({sum(asked)}/{len(asked)})"
 
 
-def add_team(outcomes: list[Outcome], binary: Path, model: Path, count: int) -> None:
-    """Let the whole team do the first `count` tasks of each split."""
+def add_team(
+    outcomes: list[Outcome], binary: Path, model: Path, count: int, first: int = 0
+) -> None:
+    """Let the whole team do `count` tasks of each split."""
     by_key = {(outcome.split, outcome.number): outcome for outcome in outcomes}
-    for task in _first_tasks(count):
-        result = run_team(task.scene, binary, model)
-        by_key[task.split.value, task.number].team = result.accepted and _is_right(
-            result.content, task.change
-        )
-
-
-def _first_tasks(count: int) -> Iterator[EvaluationTask]:
     for split in SPLITS:
-        yield from draw_tasks(split, count)
+        for task in draw_tasks(split, count, first):
+            result = run_team(task.scene, binary, model)
+            right = result.accepted and _is_right(result.content, task.change)
+            by_key[split.value, task.number].team = right
 
 
 def main() -> None:
@@ -250,14 +248,15 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--binary", type=Path, required=True, help="llama-server")
     parser.add_argument("--tasks", type=int, default=60, help="per split")
+    parser.add_argument("--first", type=int, default=0, help="number of the first task")
     parser.add_argument("--four", type=int, default=0, help="tasks with four warm answers")
     parser.add_argument("--team", type=int, default=0, help="tasks for the whole team")
     parser.add_argument("--details", type=Path, help="where to write every answer, as JSON")
     parser.add_argument("--log", type=Path, default=Path("/tmp/tiny_coder_server.log"))
     chosen = parser.parse_args()
     with running_server(chosen.binary, chosen.model, chosen.log) as server:
-        outcomes = evaluate(server, chosen.tasks, chosen.four)
-    add_team(outcomes, chosen.binary, chosen.model, chosen.team)
+        outcomes = evaluate(server, chosen.tasks, chosen.four, chosen.first)
+    add_team(outcomes, chosen.binary, chosen.model, chosen.team, chosen.first)
     if chosen.details:
         details = [asdict(outcome) for outcome in outcomes]
         chosen.details.write_text(json.dumps(details, indent=1), encoding="utf-8")

@@ -53,11 +53,15 @@ class Vocabulary:
         )
 
 
-def load_model(checkpoint: Path) -> TinyCoder:
-    """The model of a checkpoint, ready to answer."""
-    stored = torch.load(checkpoint, map_location="cpu")
-    model = TinyCoder(Shape(**stored["shape"]))
-    model.load_state_dict(stored["model"])
+def load_model(*checkpoints: Path) -> TinyCoder:
+    """The model of a checkpoint, or the mean of several of one run, ready to answer."""
+    stored = [torch.load(checkpoint, map_location="cpu") for checkpoint in checkpoints]
+    weights = {
+        name: torch.stack([one["model"][name] for one in stored]).mean(0)
+        for name in stored[0]["model"]
+    }
+    model = TinyCoder(Shape(**stored[0]["shape"]))
+    model.load_state_dict(weights)
     return model.eval()
 
 
@@ -149,13 +153,13 @@ def _add_tensor(writer: gguf.GGUFWriter, name: str, tensor: Tensor) -> None:
 
 
 def main() -> None:
-    """``python -m tools.tiny_coder.export CHECKPOINT TOKENIZER OUTPUT``."""
+    """``python -m tools.tiny_coder.export TOKENIZER OUTPUT CHECKPOINT...``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
     parser.add_argument("tokenizer", type=Path)
     parser.add_argument("output", type=Path)
+    parser.add_argument("checkpoints", type=Path, nargs="+", help="their mean is exported")
     chosen = parser.parse_args()
-    export_gguf(load_model(chosen.checkpoint), Vocabulary.read(chosen.tokenizer), chosen.output)
+    export_gguf(load_model(*chosen.checkpoints), Vocabulary.read(chosen.tokenizer), chosen.output)
     print(f"{chosen.output}: {chosen.output.stat().st_size} bytes")
 
 
