@@ -12,6 +12,7 @@ from tools.tiny_coder.dataset import encode_samples
 from tools.tiny_coder.export import Vocabulary, export_gguf, load_model
 from tools.tiny_coder.generate import write_samples
 from tools.tiny_coder.mix import MIXES
+from tools.tiny_coder.shipped import read_tokenizer
 from tools.tiny_coder.tokenizer import load_tokenizer, train_tokenizer
 from tools.tiny_coder.words import Split
 
@@ -32,6 +33,8 @@ class Builder:
     processes: int
     count: int
     """Samples of each mix; a run of the usual length needs no more."""
+    start: Path | None = None
+    """A GGUF file of ours to go on from, with its vocabulary and weights."""
 
     @property
     def tokenizer(self) -> Path:
@@ -44,8 +47,12 @@ class Builder:
         return self.folder / "checkpoints" / "last.pt"
 
     def make_tokenizer(self) -> None:
-        """Learn the vocabulary from samples of its own."""
+        """Learn the vocabulary from samples of its own, or take that of the start."""
         if self.tokenizer.exists():
+            return
+        if self.start:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            read_tokenizer(self.start).save(str(self.tokenizer))
             return
         shards = self._write("vocabulary", _FOR_VOCABULARY, Split.TRAIN, "vocabulary", processes=1)
         train_tokenizer(shards[0], self.tokenizer, _FOR_VOCABULARY)
@@ -74,6 +81,8 @@ class Builder:
         command += ["--finish", str(bare), str(finish)]
         command += ["--validation", *map(str, validation)]
         command += ["--minutes", str(minutes), "--workers", str(self.processes)]
+        if self.start:
+            command += ["--start", str(self.start)]
         subprocess.run(command, check=True)
 
     def export(self, output: Path) -> None:
@@ -96,8 +105,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=76)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--count", type=int, default=60_000, help="samples of each mix")
+    parser.add_argument("--start", type=Path, help="a GGUF file of ours to go on from")
     chosen = parser.parse_args(sys.argv[2:] if sys.argv[1:2] == ["build"] else None)
-    builder = Builder(chosen.folder, chosen.processes, chosen.count)
+    builder = Builder(chosen.folder, chosen.processes, chosen.count, chosen.start)
     builder.make_tokenizer()
     builder.train(chosen.minutes)
     builder.export(chosen.output)

@@ -27,12 +27,15 @@ class Mix:
     bare_plans: float = 0.4
     """With a task for the planner, among the bare ones."""
 
+    nonsense: float = 0.0
+    """With a description that means nothing, among those for the planner."""
+
 
 MIXES = {
     "vocabulary": Mix(exact=0.2, tests_shown=0.2),
-    "main": Mix(exact=0.06, tests_shown=0.2),
-    "finish": Mix(exact=0.5, tests_shown=0.45, synonyms=0.45),
-    "bare": Mix(exact=0.0, tests_shown=0.0, synonyms=0.3, pipelines=0.35, bare=1.0),
+    "main": Mix(exact=0.06, tests_shown=0.2, synonyms=0.2, nonsense=0.3),
+    "finish": Mix(exact=0.5, tests_shown=0.45, synonyms=0.45, nonsense=0.3),
+    "bare": Mix(exact=0.0, tests_shown=0.0, synonyms=0.3, pipelines=0.35, bare=1.0, nonsense=0.45),
     "shipped": Mix(exact=1.0, tests_shown=0.45),
 }
 """Most tokens go to short prompts, since what is to be learned is in the task."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from agent.core.prompts import Prompt
@@ -13,12 +13,13 @@ from agent.team.repo_context import render_step
 from tools.tiny_coder import evidence, mutate
 from tools.tiny_coder.compose import Function, WrongAttempt, draw_function
 from tools.tiny_coder.mix import Mix
+from tools.tiny_coder.nonsense import scramble
 from tools.tiny_coder.prompts_mix import draw_book, shipped_book
 from tools.tiny_coder.scene import Change, Scene, draw_scene, join_functions
 from tools.tiny_coder.tasks import describe_task
 from tools.tiny_coder.words import Split, module_path, training_word
 
-ROLE_WEIGHTS = {"new": 32, "append": 16, "fix": 6, "repair": 8, "planner": 27, "reviewer": 11}
+ROLE_WEIGHTS = {"new": 32, "append": 16, "fix": 6, "repair": 8, "planner": 27, "reviewer": 14}
 _BARE_SYSTEM = "You write Python."
 _REFUSALS = [
     f"Your last plan was refused: {reason}\nAnswer with a corrected plan."
@@ -79,9 +80,11 @@ def _bare(random: Random, split: Split, mix: Mix) -> Sample:
         random, split, tested=False, synonyms=mix.synonyms, pipelines=mix.pipelines
     )
     path = module_path(random, split)
-    change = Change(function, path, "", function.code)
     if random.random() < mix.bare_plans:
-        return _bare_plan(random, split, change)
+        if random.random() < mix.nonsense:
+            function = replace(function, description=scramble(random, function))
+        return _bare_plan(random, split, Change(function, path, "", function.code))
+    change = Change(function, path, "", function.code)
     step = render_step(path, change.action, change.instruction, {})
     form = shipped_book().fill("answer_whole_file", path=path)
     request = f"## Step\n{step}\n\n## Answer\n{form}"
@@ -104,7 +107,8 @@ def _planner(random: Random, split: Split, mix: Mix) -> Sample:
     two = train and random.random() < 0.12
     fix = train and not two and random.random() < 0.1
     existing = random.random() < (0.6 if fix else 0.35)
-    scene = draw_scene(random, split, mix, existing=existing, fix=fix, two=two)
+    nonsense = random.random() < mix.nonsense
+    scene = draw_scene(random, split, mix, existing=existing, fix=fix, two=two, nonsense=nonsense)
     correction = random.choice(_REFUSALS) if train and random.random() < 0.03 else ""
     prompt = scene.prompt(draw_book(random, mix.exact), "planner", correction=correction)
     return Sample("planner", prompt, plan_answer(scene))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -11,6 +11,7 @@ from agent.team.repo_context import render_repository, render_step
 from tools.tiny_coder.compose import Function, draw_function
 from tools.tiny_coder.evidence import test_file, test_path
 from tools.tiny_coder.mix import Mix
+from tools.tiny_coder.nonsense import scramble
 from tools.tiny_coder.tasks import TaskText, describe_task, describe_two
 from tools.tiny_coder.words import Split, module_path
 
@@ -119,9 +120,16 @@ def draw_scene(
     existing: bool,
     fix: bool = False,
     two: bool = False,
+    nonsense: bool = False,
 ) -> Scene:
-    """A random task; `existing` puts it into a file that already holds other functions."""
+    """A random task; `existing` puts it into a file that already holds other functions.
+
+    `nonsense` gives it a description that no longer fits the code: for planners only.
+    """
     change = _draw_change(random, split, mix, existing=existing, fix=fix)
+    if nonsense:
+        described = replace(change.function, description=scramble(random, change.function))
+        change = replace(change, function=described)
     changes = [change]
     if two:
         changes.append(_draw_second(random, change))

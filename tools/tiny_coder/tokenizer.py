@@ -63,9 +63,17 @@ def train_tokenizer(samples: Path, output: Path, limit: int = 14_000) -> Tokeniz
         min_frequency=4,
     )
     tokenizer.train_from_iterator(_texts(samples, limit), trainer)
-    description = json.loads(tokenizer.to_str())
-    _merge_spaces(description["model"], _words_after_space(samples, limit // 2))
-    tokenizer = Tokenizer.from_str(json.dumps(description))
+    learned = json.loads(tokenizer.to_str())["model"]
+    _merge_spaces(learned, _words_after_space(samples, limit // 2))
+    merges = [(left, right) for left, right in learned["merges"]]
+    tokenizer = build_tokenizer(learned["vocab"], merges)
+    tokenizer.save(str(output))
+    return tokenizer
+
+
+def build_tokenizer(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
+    """The tokenizer with that vocabulary; the special tokens get the numbers after it."""
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),
@@ -76,7 +84,6 @@ def train_tokenizer(samples: Path, output: Path, limit: int = 14_000) -> Tokeniz
     tokenizer.add_special_tokens(
         [AddedToken(token, special=True, normalized=False) for token in SPECIAL]
     )
-    tokenizer.save(str(output))
     return tokenizer
 
 

@@ -29,6 +29,7 @@ from tools.tiny_coder.batches import Batch, all_batches, endless_batches
 from tools.tiny_coder.dataset import Dataset
 from tools.tiny_coder.model import Shape, TinyCoder
 from tools.tiny_coder.optimizer import Optimizer
+from tools.tiny_coder.shipped import read_model
 
 _WARM_UP_STEPS = 60
 _CONSTANT_SHARE = 0.35
@@ -53,6 +54,8 @@ class TrainingPlan:
     workers: int
     folder: Path
     """Where checkpoints go."""
+    start: Path | None = None
+    """A GGUF file of ours whose weights are the first ones; a checkpoint goes before it."""
 
 
 @dataclass
@@ -79,7 +82,7 @@ class Trainer:
     def __init__(self, plan: TrainingPlan, rank: int) -> None:
         self.plan = plan
         self.rank = rank
-        self.model = TinyCoder(Shape())
+        self.model = read_model(plan.start) if plan.start else TinyCoder(Shape())
         self.optimizer = Optimizer(self.model)
         self.progress = Progress()
         self.checkpoint = plan.folder / "last.pt"
@@ -240,6 +243,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--start", type=Path, help="a GGUF file to go on from")
     plan = TrainingPlan(**vars(parser.parse_args()))
     plan.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
