@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 import agent
+from agent import prefixes_cli
 from agent.core.errors import TurboError, UsageError
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(prefixes_cli.app, name="prefixes")
 
 
 class _Reported(SystemExit):

@@ -25,6 +25,8 @@ from team.conftest import TASK, git, run_turbo, until
 
 from agent.cli import main
 from agent.core.config import embedded_model
+from agent.core.folders import cache_folder
+from agent.core.prefix_bank import PrefixBank
 from agent.core.workspace import create_repository
 from agent.team import session
 from agent.team.conclusion import task_trailer
@@ -500,3 +502,27 @@ async def test_an_ignored_signal_stays_ignored(repository: Path) -> None:
         )  # fmt: skip
     assert ended.exit_code == 0, ended.err
     assert ended.last["status"] == "accepted"
+
+
+def test_saved_prefixes_are_listed_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = cache_folder("prefixes", private=True)
+    assert folder.stat().st_mode & 0o077 == 0
+    bank = PrefixBank(folder, layout="", model="some.gguf", max_bytes=1 << 30)
+    for number in range(2):
+        file = bank.new_file()
+        (folder / file).write_bytes(bytes(3 << 20))
+        bank.keep(bank.name_of([number]), file, tokens=77, size=3 << 20, passing=False)
+    code, text = said(capsys, "prefixes", "list")
+    assert code == 0
+    assert text.count("77 tokens 3.0 MiB") == 2
+    assert "some.gguf" in text
+    assert "2 prefixes, 6.0 MiB" in text
+    assert said(capsys, "prefixes", "prune", "--max-mb", "4") == (
+        0,
+        "1 prefixes removed, 3.0 MiB freed",
+    )
+    assert said(capsys, "prefixes", "prune") == (0, "1 prefixes removed, 3.0 MiB freed")
+    assert "0 prefixes" in said(capsys, "prefixes", "list")[1]

@@ -60,6 +60,11 @@ class Request:
     sampling: Sampling
     max_tokens: int
     """Upper bound of the answer, in tokens."""
+    alike: int = 1
+    """Requests with this very prompt that are sent together, this one included: what they share is
+    then computed once for all of them."""
+    priority: int = 0
+    """Of several requests that wait for a slot, the one with the lowest number goes first."""
     json_schema: Mapping[str, Any] | None = None
     """Constrains the answer. Only schemas of our own models, never one that a model wrote."""
 
@@ -79,6 +84,19 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CacheMiss:
+    """A slot held fewer of a prompt's leading tokens than our book promised."""
+
+    slot: int
+    expected: int
+    """Tokens."""
+    cached: int
+    """Tokens; the one after them is the first that was computed again."""
+    around: str
+    """The prompt's text around that place."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reply:
     """One whole answer."""
 
@@ -89,6 +107,7 @@ class Reply:
     timing: Timing
     seed: int
     slot: int | None = None
+    miss: CacheMiss | None = None
 
 
 OnProgress = Callable[[Progress], None]
@@ -161,7 +180,7 @@ async def get_backend(
         async with open_ollama(settings, notice=notice) as opened:
             yield opened
     else:
-        from agent.core.llamacpp_backend import open_llamacpp  # noqa: PLC0415 - only when asked for
+        from agent.core.llamacpp_opening import open_llamacpp  # noqa: PLC0415 - only when asked for
 
         async with open_llamacpp(settings, notice=notice) as opened:
             yield opened

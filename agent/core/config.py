@@ -109,6 +109,9 @@ class Settings(BaseSettings):
     ollama_model: str = "qwen2.5-coder:1.5b"
     """Model that Ollama runs; it must have been pulled."""
 
+    prefix_bank_max_mb: int = Field(default=2048, ge=0)
+    """Most MiB of saved prompt prefixes on disk; the least used go first. 0: save none."""
+
     request_timeout_s: float = Field(default=320.0, gt=0)
     """Stall: seconds without a token or progress before a request is given up. No total limit."""
 

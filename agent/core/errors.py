@@ -17,6 +17,7 @@
     |     |- BackendUnavailable    3  connection refused or lost, 503
     |     |- BackendStalled        3  no token and no progress for the stall timeout
     |     |- ContextTooSmall       3  prompt plus answer exceed the served context
+    |     |- RequestRefused        3  the server understood the request and does not do it
     |     |- GarbledOutput         3  the server could not send what the model wrote
     |     `- BadAnswer             1  the answer is not what the role asked for
     |- CommandError                1  a command could not be started at all
@@ -173,6 +174,10 @@ class ContextTooSmall(BackendError):
         self.prompt = prompt
         self.answer = answer
         self.context = context
+
+
+class RequestRefused(BackendError):
+    """The server understood the request and does not do it: 400, 404, 501 and their like."""
 
 
 class GarbledOutput(BackendError):

@@ -20,11 +20,14 @@ _MEMORY_NEEDED = 1 << 30
 """Bytes that must be free there; containers often have 64 MiB, less than two saved slots."""
 
 
-def cache_folder(name: str) -> Path:
+def cache_folder(name: str, *, private: bool = False) -> Path:
     """The folder `name` of the cache, made when needed; one in the temporary folder when the cache
-    cannot be written (no home, a full or read-only disk)."""
+    cannot be written (no home, a full or read-only disk). A `private` one only we can read."""
     wanted = cache_dir() / name
     if _made(wanted):
+        if private:
+            with contextlib.suppress(OSError):  # somebody else's: then it is up to them
+                wanted.chmod(0o700)
         return wanted
     base = Path(tempfile.gettempdir()) / f"turbo-local-coder-{os.getuid()}"
     # The name can be guessed, so somebody else may have made it.

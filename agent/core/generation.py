@@ -8,6 +8,7 @@ from typing import Literal
 
 from agent.core.backend_manager import OnProgress, Progress, Reply, Timing, Usage
 from agent.core.llamacpp_wire import Event, Final, Piece, Prefill
+from agent.core.prefixes import PrefixUse
 from agent.core.repetition import RepetitionWatch
 from agent.core.slots import Lease
 
@@ -19,6 +20,8 @@ class Generation:
     ids: list[int]
     lease: Lease
     sent_at: float
+    ahead: PrefixUse = field(default_factory=PrefixUse)
+    """What was computed for this request before it was sent: its own cost all the same."""
     text: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     predicted: int = 0
@@ -41,7 +44,7 @@ class Generation:
                 self._report(report, "decode", event.predicted)
                 return not self.watch.feed(event.text)
             case Prefill():
-                self.cached = event.cached
+                self.cached = self._not_ours(event.cached)
                 self.processed = event.done
                 self._report(report, "prefill", event.done)
             case Final():
@@ -58,9 +61,10 @@ class Generation:
         first = self.first_token_at if self.first_token_at is not None else now
         prompt = len(self.ids)
         if final is not None:
-            self.cached = final.cached if final.cached is not None else prompt - final.computed
+            told = final.cached if final.cached is not None else prompt - final.computed
+            self.cached = self._not_ours(told)
         # The last prompt token is always computed: its output is the first token of the answer.
-        expected = min(self.lease.expected_cached, prompt - 1)
+        expected = self._not_ours(min(self.lease.expected_cached, prompt - 1))
         return Reply(
             text="".join(self.text),
             finish="length" if final is None or final.cut else "stop",
@@ -74,7 +78,7 @@ class Generation:
             timing=Timing(
                 queued_s=queued_s,
                 first_token_s=first - self.sent_at,
-                prefill_s=final.prefill_s if final else first - self.sent_at,
+                prefill_s=final.prefill_s + self.ahead.seconds if final else first - self.sent_at,
                 decode_s=final.decode_s if final else now - first,
             ),
             seed=seed,
@@ -85,6 +89,10 @@ class Generation:
         """Tokens that the slot's cache holds by what was seen so far."""
         # The newest token is in the cache only once the next one is computed.
         return self.ids[: self.processed] + self.tokens[:-1]
+
+    def _not_ours(self, cached: int) -> int:
+        """Cached tokens without those that were computed for this very request."""
+        return max(0, cached - self.ahead.computed)
 
     def _report(self, report: OnProgress, phase: Literal["prefill", "decode"], done: int) -> None:
         report(

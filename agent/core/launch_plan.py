@@ -38,6 +38,8 @@ class LaunchPlan:
     port: int
     api_key_file: Path
     """Where the owner writes the key before the start; in a folder that only we can read."""
+    slot_dir: Path | None
+    """Where the server saves slots; None when it saves none."""
     key_in_environment: bool
     """The binary knows no key file and takes the key as LLAMA_API_KEY."""
     description: str
@@ -101,6 +103,7 @@ def plan_launch(
         threads=threads,
         port=port,
         api_key_file=api_key_file,
+        slot_dir=slot_dir if known.flag("--slot-save-path") else None,
         key_in_environment=not key_file,
         description=_describe(binary, threads),
         notes=tuple(notes),

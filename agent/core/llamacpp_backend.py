@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from agent.core.backend_manager import (
     Answer,
+    CacheMiss,
     OnProgress,
-    Opened,
     Progress,
     Reply,
     Request,
 )
-from agent.core.config import Settings
 from agent.core.errors import ContextTooSmall, GarbledOutput, ServerError
 from agent.core.generation import Generation
-from agent.core.http_errors import checked_url
 from agent.core.json_answer import constrained, parse_answer
 from agent.core.llamacpp_client import LlamaCppClient
 from agent.core.llamacpp_wire import Served
-from agent.core.prompt_encoder import PromptEncoder
+from agent.core.prefix_bank import PrefixBank
+from agent.core.prefixes import Prefixes
+from agent.core.prompt_encoder import Encoded, PromptEncoder
+from agent.core.restore_probe import Restore, find_restore
 from agent.core.sampling import Sampling
+from agent.core.slot_locks import SlotLocks
 from agent.core.slots import SlotPool
 
-if TYPE_CHECKING:
-    from agent.core.llamacpp_server import LlamaCppServer
-
 _GARBLED_RETRIES = 2
+_TOKENS_AROUND = 12
+"""Shown on either side of the place of a cache miss."""
 _RETRY_SEED = 1_000_003
 """Added to the seed per retry: far from the seeds that candidates and rounds count through."""
 _RETRY_TEMPERATURE = 0.3
@@ -51,15 +51,23 @@ class LlamaCppBackend:
         stall_timeout_s: float,
         load_timeout_s: float = 0.0,
         died: Callable[[], ServerError | None] | None = None,
+        bank: PrefixBank | None = None,
+        locks: SlotLocks | None = None,
+        notice: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`stall_timeout_s`: seconds without a token or progress. `load_timeout_s`: seconds to
         wait for a server that still loads its model. `died` tells why a server of ours is gone,
-        None while it lives."""
+        None while it lives. `bank` lies in the server's folder for slots. `locks` are for a
+        server that others use too; they are closed with the backend. `notice` gets lines worth
+        knowing."""
         self._client = LlamaCppClient(
             url, api_key=api_key, stall_timeout_s=stall_timeout_s, died=died
         )
         self._stall_s = stall_timeout_s
         self._load_s = load_timeout_s
+        self._bank = bank
+        self._locks = locks
+        self._notice = notice
         self._served = Served(context=0, slots=0, model="", bos="")
 
     async def __aenter__(self) -> Self:
@@ -68,11 +76,16 @@ class LlamaCppBackend:
             self._served = await self._client.props()
             self._encoder = PromptEncoder(self._client, bos=self._served.bos)
             await self._encoder.learn()
+            restore = await find_restore(self._client, self._bank) if self._bank else Restore.NONE
+            self._prefixes = Prefixes(self._client, self._bank, restore, self._notice)
         except BaseException:
             await self._client.aclose()
             raise
         self._slots = SlotPool(
-            self._served.slots, is_idle=self._client.is_idle, wedged_after_s=self._stall_s
+            self._served.slots,
+            is_idle=self._client.is_idle,
+            wedged_after_s=self._stall_s,
+            locks=self._locks,
         )
         return self
 
@@ -83,7 +96,10 @@ class LlamaCppBackend:
         traceback: TracebackType | None,
     ) -> None:
         await self._slots.aclose()
+        if self._locks is not None:
+            self._locks.close()
         await self._encoder.aclose()
+        self._prefixes.close()
         await self._client.aclose()
 
     @property
@@ -110,10 +126,10 @@ class LlamaCppBackend:
 
         Output that the server cannot send is asked for again with another seed, twice at most.
         """
-        ids = await self._encoder.encode(request.prompt)
-        if len(ids) + request.max_tokens > self.context:
+        prompt = await self._encoder.encode(request.prompt)
+        if len(prompt.ids) + request.max_tokens > self.context:
             raise ContextTooSmall(
-                prompt=len(ids),
+                prompt=len(prompt.ids),
                 answer=request.max_tokens,
                 context=self.context,
                 setting="LLAMACPP_CONTEXT_SIZE",
@@ -121,11 +137,13 @@ class LlamaCppBackend:
         report = on_progress or _ignore
         for retry in range(_GARBLED_RETRIES):
             try:
-                return await self._attempt(request, ids, _varied(request.sampling, retry), report)
+                return await self._attempt(
+                    request, prompt, _varied(request.sampling, retry), report
+                )
             except GarbledOutput:
                 continue
         sampling = _varied(request.sampling, _GARBLED_RETRIES)
-        return await self._attempt(request, ids, sampling, report)
+        return await self._attempt(request, prompt, sampling, report)
 
     async def complete_json(
         self, request: Request, answer: type[Answer], on_progress: OnProgress | None = None
@@ -135,12 +153,15 @@ class LlamaCppBackend:
         return parse_answer(reply, answer), reply
 
     async def _attempt(
-        self, request: Request, ids: list[int], sampling: Sampling, report: OnProgress
+        self, request: Request, prompt: Encoded, sampling: Sampling, report: OnProgress
     ) -> Reply:
+        ids = prompt.ids
         report(Progress(phase="queued", prompt=len(ids)))
         queued_at = monotonic()
-        async with self._slots.lease(ids) as lease:
-            generation = Generation(ids=ids, lease=lease, sent_at=monotonic())
+        async with self._slots.lease(ids, priority=request.priority) as lease:
+            sent_at = monotonic()
+            ahead = await self._prefixes.provide(lease, prompt, alike=request.alike, report=report)
+            generation = Generation(ids=ids, lease=lease, sent_at=sent_at, ahead=ahead)
             body = _body(request, ids, sampling, lease.slot)
             try:
                 async with self._client.completion(body, answer=request.max_tokens) as events:
@@ -149,50 +170,24 @@ class LlamaCppBackend:
                             break
             finally:
                 lease.held = generation.held()
-            return generation.reply(seed=sampling.seed, queued_s=generation.sent_at - queued_at)
+            reply = generation.reply(seed=sampling.seed, queued_s=sent_at - queued_at)
+        if reply.usage.cached < reply.usage.expected_cached:
+            return replace(reply, miss=await self._explain_miss(reply, ids, ahead.computed))
+        return reply
 
-
-@asynccontextmanager
-async def open_llamacpp(
-    settings: Settings, *, notice: Callable[[str], None] = lambda _: None
-) -> AsyncIterator[Opened]:
-    """A llama-server that runs at LLAMACPP_URL, or one of our own that ends with the block.
-
-    Raises an EngineError when neither can be had, SettingsError for an address that is none.
-    """
-    async with AsyncExitStack() as stack:
-        if settings.llamacpp_url is not None:
-            key = settings.llamacpp_api_key
-            backend = LlamaCppBackend(
-                checked_url(settings.llamacpp_url, "LLAMACPP_URL"),
-                api_key=key.get_secret_value() if key else None,
-                stall_timeout_s=settings.request_timeout_s,
-                load_timeout_s=settings.llamacpp_start_timeout_s,
-            )
-            who, log = f"llama-server at {settings.llamacpp_url}", None
-            notice(f"using the {who}")
-        else:
-            # Owning a server pulls in hardware and GGUF probing, which an attached one never needs.
-            from agent.core.llamacpp_server import open_server  # noqa: PLC0415
-
-            server = await stack.enter_async_context(open_server(settings, notice=notice))
-            backend = LlamaCppBackend(
-                server.url,
-                api_key=server.api_key,
-                stall_timeout_s=settings.request_timeout_s,
-                died=lambda: _death_of(server),
-            )
-            who, log = server.description, server.log
-        await stack.enter_async_context(backend)
-        description = f"{who}: {backend.model}, {backend.slots} slots x {backend.context} tokens"
-        yield Opened(backend=backend, description=description, server_log=log)
-
-
-def _death_of(server: LlamaCppServer) -> ServerError | None:
-    reason = server.death()
-    if reason is None:
-        return None
-    return ServerError(reason, log=server.log, fix="Run again; the log says more.")
+    async def _explain_miss(self, reply: Reply, ids: list[int], ahead: int) -> CacheMiss:
+        """Where the slot's cache ended, though our book went on. An empty slot means that the
+        server began anew: then nothing in the book is true any more."""
+        cached = reply.usage.cached + ahead
+        if cached == 0:
+            self._slots.forget()
+        around = ids[max(0, cached - _TOKENS_AROUND) : cached + _TOKENS_AROUND]
+        return CacheMiss(
+            slot=reply.slot if reply.slot is not None else -1,
+            expected=reply.usage.expected_cached + ahead,
+            cached=cached,
+            around=await self._client.pieces(around),
+        )
 
 
 def _body(request: Request, ids: list[int], sampling: Sampling, slot: int) -> dict[str, Any]:

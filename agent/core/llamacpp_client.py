@@ -19,6 +19,7 @@ from agent.core.errors import (
     BackendUnavailable,
     ContextTooSmall,
     GarbledOutput,
+    RequestRefused,
     ServerError,
 )
 from agent.core.http_errors import http_errors, new_client, stalled, understanding
@@ -103,6 +104,36 @@ class LlamaCppClient:
         with self._understanding("/tokenize"):
             tokens: list[int] = data["tokens"]
             return tokens
+
+    async def pieces(self, tokens: list[int]) -> str:
+        """The text of token ids."""
+        data = await self._json(self._post("/detokenize", {"tokens": tokens}))
+        with self._understanding("/detokenize"):
+            return str(data["content"])
+
+    async def save_slot(self, slot: int, file: str) -> int:
+        """Write what the slot's cache holds to `file` in the server's folder for slots; the bytes
+        written. Raises BackendError, also where the server was started without such a folder."""
+        return int((await self._slot_action(slot, "save", file))["n_written"])
+
+    async def restore_slot(self, slot: int, file: str) -> bool:
+        """Fill the slot's cache from `file`. False when the server does not take that file; the
+        slot holds nothing then (seen with b10434)."""
+        try:
+            await self._slot_action(slot, "restore", file)
+        except RequestRefused:
+            return False
+        return True
+
+    async def erase_slot(self, slot: int) -> None:
+        """Empty the slot's cache. Raises BackendError."""
+        await self._slot_action(slot, "erase", "")
+
+    async def _slot_action(self, slot: int, action: str, file: str) -> dict[str, Any]:
+        path = f"/slots/{slot}?action={action}"
+        data = await self._json(self._post(path, {"filename": file}))
+        with self._understanding(path):
+            return dict(data)
 
     async def is_idle(self, slot: int) -> bool:
         """Whether nothing runs in `slot`. A server that is gone, or that was started without
@@ -238,7 +269,7 @@ class LlamaCppClient:
         # Neither status nor type tells this one apart (llama.cpp #27543).
         if code == httpx.codes.INTERNAL_SERVER_ERROR and "does not match the expected" in message:
             return GarbledOutput(f"The model wrote bytes that are no UTF-8: {message}")
-        return BackendError(f"{self._peer} refused the request ({code}): {message}")
+        return RequestRefused(f"{self._peer} refused the request ({code}): {message}")
 
     async def _raise_if_dead(self) -> None:
         """A broken connection is noticed before the end of the process is: wait for it briefly."""

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import os
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from agent.core.answer_cache import remember, remembered
 
 _FLAG = r"-{1,2}[A-Za-z][\w.-]*"
 _HEAD = re.compile(rf"{_FLAG}(?:,\s+{_FLAG})*")
@@ -63,8 +62,8 @@ def stamp(binary: Path) -> str:
 def load_probe(binary: Path, cache: Path) -> Probe | None:
     """The kept answers for this very binary; None when there are none or they are unreadable."""
     try:
-        data = json.loads(_entry(binary, cache).read_bytes())
-        if data["path"] != str(binary) or data["stamp"] != stamp(binary):
+        data = remembered(cache, str(binary)) or {}
+        if data["stamp"] != stamp(binary):
             return None
         flags = data["flags"]
         if not isinstance(flags, list) or not all(isinstance(x, str) for x in flags):
@@ -72,33 +71,20 @@ def load_probe(binary: Path, cache: Path) -> Probe | None:
         return Probe(
             version=str(data["version"]), commit=str(data["commit"]), flags=frozenset(flags)
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, KeyError):
         return None
 
 
 def save_probe(binary: Path, probe: Probe, cache: Path) -> None:
-    """Keep the answers. A cache that cannot be written only costs the next start some time."""
+    """Keep the answers."""
     with contextlib.suppress(OSError):
-        entry = _entry(binary, cache)
         data = {
-            "path": str(binary),
             "stamp": stamp(binary),
             "version": probe.version,
             "commit": probe.commit,
             "flags": sorted(probe.flags),
         }
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=entry.parent, prefix=".probe-")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(data, file)
-            Path(name).replace(entry)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-
-
-def _entry(binary: Path, cache: Path) -> Path:
-    return cache / f"{hashlib.sha256(str(binary).encode()).hexdigest()[:16]}.json"
+        remember(cache, str(binary), data)
 
 
 def _flags(usage: str) -> frozenset[str]:

@@ -188,8 +188,8 @@ async def open_server(
     said: set[str] = set()
     tries_left = 1 if settings.llamacpp_port else _PORT_TRIES
     with private_folder() as folder:
-        slot_dir = folder / "slots"
-        slot_dir.mkdir()
+        saving = settings.prefix_bank_max_mb > 0
+        slot_dir = cache_folder("prefixes", private=True) if saving else None
         async with contextlib.AsyncExitStack() as stack:
             while True:
                 binary = await _binary(settings, refused)

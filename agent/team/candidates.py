@@ -92,7 +92,8 @@ async def _write_steps(
     if start is not None:
         told = describe_failure(start, work["review"])
         evidence = told or context.prompts.fill("no_reason")
-    for step in steps_to_repair(plan, evidence) if start else plan.steps:
+    steps = steps_to_repair(plan, evidence) if start else plan.steps
+    for position, step in enumerate(steps):
         names = [step.path, *(path for path in plan.read if path != step.path)]
         files = {name: await asyncio.to_thread(read_file, name, worktree) for name in names}
         job = Job(
@@ -102,6 +103,8 @@ async def _write_steps(
             sampling=sampling,
             candidate=work["index"],
             evidence=evidence,
+            # after the first step each candidate sees what it wrote itself
+            alike=1 if position else context.candidates,
         )
         content = await write_step(job, context)
         await asyncio.to_thread(write_file, step.path, worktree, content)

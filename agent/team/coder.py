@@ -17,6 +17,8 @@ from agent.team.task_file import Task
 
 _SEED_STRIDE = 101
 """Between the seeds of a first answer and of the questions that follow it."""
+_PRIORITY = 1
+"""A waiting review goes first: it may end the round."""
 _TEMPLATE_TOKENS = 64
 """What a chat template puts around the two messages, at the most."""
 _LEAST_ANSWER = 64
@@ -37,6 +39,8 @@ class Job:
     candidate: int
     evidence: str = ""
     """Why the last round was not accepted; empty in the first round."""
+    alike: int = 1
+    """Candidates that are asked the very same thing at the same time, this one included."""
 
 
 async def write_step(job: Job, context: TeamContext) -> str:
@@ -123,7 +127,13 @@ async def _ask(
     prompt = context.prompt(role, task=job.task.prose, files=job.task.may_change, **volatile)
     sampling = job.sampling.with_seed(job.sampling.seed + _SEED_STRIDE * follow_up)
     most = await _longest_answer(prompt, context, step.path, size)
-    request = Request(prompt=prompt, sampling=sampling, max_tokens=most)
+    request = Request(
+        prompt=prompt,
+        sampling=sampling,
+        max_tokens=most,
+        alike=1 if follow_up else job.alike,
+        priority=_PRIORITY,
+    )
     return await context.ask(request, role=role, candidate=job.candidate)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -129,6 +129,7 @@ class TeamContext:
         with self.totals.request() as meter:
             reply = await self.backend.complete(request, self._progress(meter, role, candidate))
             meter.end(reply.usage)
+        self._tell_of_miss(reply, role)
         return reply
 
     async def ask_json(self, request: Request, answer: type[Answer], *, role: str) -> Answer:
@@ -141,7 +142,13 @@ class TeamContext:
                 meter.end(error.usage)
                 raise
             meter.end(reply.usage)
+        self._tell_of_miss(reply, role)
         return value
+
+    def _tell_of_miss(self, reply: Reply, role: str) -> None:
+        """Prompt tokens were computed again that a slot should have held."""
+        if reply.miss is not None:
+            self.journal.emit("cache_miss", role=role, **asdict(reply.miss))
 
     def _progress(self, meter: Meter, role: str, candidate: int | None) -> OnProgress:
         def tell(progress: Progress) -> None:

@@ -126,7 +126,7 @@ def test_an_explicit_path_that_is_no_llama_server(
     [
         ("sigill_when_asked", "newer CPU"),
         ("lacks_library", "libgomp.so.1"),
-        ("hangs_when_asked", "does not answer --version within 0.3 s"),
+        ("hangs_when_asked", "does not answer --version within 2 s"),
     ],
 )
 @pytest.mark.usefixtures("alone")
@@ -135,11 +135,11 @@ def test_a_binary_that_cannot_run_is_passed_over(
 ) -> None:
     bad, good = fake_server(behaviour), fake_server("good")
     with pytest.raises(BinaryError) as caught:
-        find_binary(at(bad), cache=tmp_path / "c", limit_s=0.3)
+        find_binary(at(bad), cache=tmp_path / "c", limit_s=2.0)
     assert reason in caught.value.message
     assert "LLAMACPP_BINARY_PATH" in caught.value.fix
     monkeypatch.setenv("PATH", str(good.parent))
-    found = find_binary(at(bad), cache=tmp_path / "c", limit_s=0.3)
+    found = find_binary(at(bad), cache=tmp_path / "c", limit_s=2.0)
     assert found.path == good
     assert reason in found.skipped[0]
 

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.errors import BackendStalled
+from agent.core.slot_locks import SlotLocks
 from agent.core.slots import SlotPool, common_prefix
 
 
@@ -108,64 +109,196 @@ async def test_waiting_ends_when_every_slot_is_wedged() -> None:
     await pool.aclose()
 
 
-ENDINGS = st.sampled_from(["ends", "gives up", "raises", "is cancelled"])
-ACTIONS = st.lists(st.tuples(ENDINGS, st.integers(0, 6), st.integers(0, 6)), max_size=25)
+async def test_the_lowest_priority_number_is_served_first_and_then_who_came_first() -> None:
+    pool = pool_of(1)
+    order: list[int] = []
+
+    async def request(priority: int, number: int) -> None:
+        async with pool.lease([1], priority=priority) as lease:
+            lease.idle = True
+            order.append(number)
+
+    async with asyncio.TaskGroup() as group, pool.lease([1]) as lease:
+        lease.idle = True
+        for number, priority in enumerate([5, 0, 5, -1, 0]):
+            group.create_task(request(priority, number))
+        await asyncio.sleep(0)
+        assert pool.waiting == 5
+    assert order == [3, 1, 4, 0, 2]
 
 
-@settings(max_examples=60, deadline=None)
-@given(count=st.integers(1, 4), actions=ACTIONS, busy_looks=st.integers(0, 2))
-def test_no_slot_is_leased_twice_and_none_is_lost(
-    count: int, actions: list[tuple[str, int, int]], busy_looks: int
-) -> None:
-    asyncio.run(_simulate(count, actions, busy_looks))
+async def test_of_two_free_slots_the_urgent_request_gets_the_one_it_wants() -> None:
+    pool = pool_of(2)
+    async with pool.lease([]) as one, pool.lease([]) as two:
+        one.held, two.held = [1, 2, 3], [7, 8, 9]
+        one.idle = two.idle = True
+    assert await asyncio.gather(use(pool, [7, 8]), use(pool, [7, 8, 9])) == [(1, 2), (1, 2)]
 
 
-async def _simulate(count: int, actions: list[tuple[str, int, int]], busy_looks: int) -> None:
-    leased: set[int] = set()
-    running: set[int] = set()
-    looks = dict.fromkeys(range(count), 0)
+async def test_a_slot_granted_in_the_turn_of_the_cancellation_is_not_lost() -> None:
+    pool = pool_of(1)
+    async with pool.lease([1]) as lease:
+        waiting = asyncio.create_task(use(pool, [1]))
+        await asyncio.sleep(0)
+        lease.idle = True
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (pool.free, pool.waiting) == (1, 0)
+
+
+async def test_who_gives_up_waiting_is_not_counted_any_more() -> None:
+    pool = pool_of(1)
+    async with pool.lease([1]) as lease:
+        waiting = asyncio.create_task(use(pool, [1]))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert (pool.free, pool.waiting) == (0, 0)
+        lease.idle = True
+    assert pool.free == 1
+
+
+async def test_after_a_restart_nothing_is_known_of_any_slot() -> None:
+    pool = pool_of(2)
+    await use(pool, [1, 2])
+    async with pool.lease([5, 6]) as lease:
+        pool.forget()
+        # Broke off with the old server, but hears of it only now.
+        lease.held, lease.idle = [5, 6], True
+    assert await use(pool, [5, 6]) == (0, 0)
+    assert await use(pool, [5, 6, 7]) == (0, 2)
+
+
+async def test_the_owner_hears_once_of_a_wedged_slot_and_a_restart_makes_it_usable() -> None:
+    busy = True
+    wedged: list[int] = []
 
     async def is_idle(slot: int) -> bool:
-        await asyncio.sleep(0)
-        if looks[slot] > 0:
-            looks[slot] -= 1
-            return False
-        running.discard(slot)
-        return True
+        return not busy
 
-    pool = pool_of(count, is_idle=is_idle)
+    pool = pool_of(1, is_idle=is_idle, wedged_after_s=0.02, on_wedged=wedged.append)
+    async with pool.lease([1]):
+        pass
+    await asyncio.sleep(0.2)
+    assert wedged == [0]
+    with pytest.raises(BackendStalled):
+        await use(pool, [1])
+    busy = False
+    pool.forget()
+    async with asyncio.timeout(2):
+        assert (await use(pool, [1]))[0] == 0
 
-    async def request(ending: str, turns: int) -> None:
-        async with pool.lease([turns]) as lease:
-            assert lease.slot not in leased, "leased twice"
-            assert lease.slot not in running, "handed on while the server was busy"
-            leased.add(lease.slot)
-            running.add(lease.slot)
-            looks[lease.slot] = busy_looks
-            try:
-                for _ in range(turns):
-                    await asyncio.sleep(0)
-                if ending == "raises":
-                    raise ValueError
-                if ending == "ends":
-                    running.discard(lease.slot)
-                    lease.idle = True
-            finally:
-                leased.discard(lease.slot)
 
-    tasks = []
-    for ending, turns, later in actions:
-        task = asyncio.create_task(request(ending, turns))
-        tasks.append(task)
-        for _ in range(later):
-            await asyncio.sleep(0)
-        if ending == "is cancelled":
-            task.cancel()
-    async with asyncio.timeout(20):
-        for task in tasks:
-            with contextlib.suppress(ValueError, asyncio.CancelledError):
-                await task
-        while pool.free < count:
-            await asyncio.sleep(0.001)
-    assert pool.waiting == 0
+async def test_one_more_wedge_after_the_restart_is_told_again() -> None:
+    async def is_idle(slot: int) -> bool:
+        return False
+
+    wedged: list[int] = []
+    pool = pool_of(1, is_idle=is_idle, wedged_after_s=0.1, on_wedged=wedged.append)
+    async with pool.lease([1]):
+        pass
+    async with asyncio.timeout(5):
+        while len(wedged) < 1:
+            await asyncio.sleep(0.01)
+        pool.forget()
+        waiting = asyncio.create_task(use(pool, [1]))
+        await asyncio.sleep(0.05)
+        assert not waiting.done(), "the new server gets the same time as the old one"
+        with pytest.raises(BackendStalled):
+            await waiting
+    assert wedged == [0, 0]
     await pool.aclose()
+
+
+async def test_a_server_of_our_own_is_not_asked_about_slots_that_ended_well() -> None:
+    async def is_idle(slot: int) -> bool:
+        raise AssertionError
+
+    pool = pool_of(1, is_idle=is_idle)
+    await use(pool, [1])
+    await use(pool, [1])
+
+
+async def test_two_pools_share_a_slot_and_know_what_the_other_one_overwrote(tmp_path: Path) -> None:
+    ours, theirs = (pool_of(1, locks=SlotLocks(tmp_path, "http://x")) for _ in range(2))
+    await use(ours, [1, 2])
+    assert await use(ours, [1, 2, 3]) == (0, 2)
+    async with theirs.lease([9]) as lease:
+        assert lease.expected_cached == 0
+        waiting = asyncio.create_task(use(ours, [1, 2, 3]))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        assert (ours.free, ours.waiting) == (1, 1)
+        lease.idle = True
+    async with asyncio.timeout(2):
+        assert await waiting == (0, 0)
+
+
+async def test_a_slot_that_others_overwrote_is_not_preferred(tmp_path: Path) -> None:
+    ours, theirs = (pool_of(2, locks=SlotLocks(tmp_path, "http://x")) for _ in range(2))
+    async with ours.lease([]) as one, ours.lease([]) as two:
+        one.held, two.held = [1, 2, 3], [1, 2]
+        one.idle = two.idle = True
+    assert (await use(theirs, [9]))[0] == 0
+    assert await use(ours, [1, 2, 3]) == (1, 2)
+
+
+async def test_the_lock_of_a_slot_given_up_is_kept_until_it_is_idle(tmp_path: Path) -> None:
+    busy = False
+
+    async def is_idle(slot: int) -> bool:
+        return not busy
+
+    theirs = SlotLocks(tmp_path, "http://x")
+    pool = pool_of(1, is_idle=is_idle, locks=SlotLocks(tmp_path, "http://x"))
+    async with pool.lease([1]):
+        busy = True
+    await asyncio.sleep(0.05)
+    assert not theirs.try_acquire(0)
+    busy = False
+    async with asyncio.timeout(2):
+        while not theirs.try_acquire(0):
+            await asyncio.sleep(0.01)
+    theirs.close()
+
+
+async def test_a_slot_that_a_stranger_uses_is_passed_over_and_never_counts_as_wedged(
+    tmp_path: Path,
+) -> None:
+    busy = {0}
+
+    async def is_idle(slot: int) -> bool:
+        return slot not in busy
+
+    wedged: list[int] = []
+    locks = SlotLocks(tmp_path, "http://x")
+    pool = pool_of(2, is_idle=is_idle, wedged_after_s=0.01, on_wedged=wedged.append, locks=locks)
+    assert (await use(pool, [1]))[0] == 1
+    busy.add(1)
+    waiting = asyncio.create_task(use(pool, [1]))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    assert wedged == []
+    busy.clear()
+    async with asyncio.timeout(2):
+        assert (await waiting)[1] == 0
+        while pool.free < 2:
+            await asyncio.sleep(0.01)
+    await pool.aclose()
+
+
+async def test_closing_ends_the_looking(tmp_path: Path) -> None:
+    async def is_idle(slot: int) -> bool:
+        return False
+
+    theirs = SlotLocks(tmp_path, "http://x")
+    pool = pool_of(2, is_idle=is_idle, locks=SlotLocks(tmp_path, "http://x"))
+    assert theirs.try_acquire(1)
+    waiting = asyncio.create_task(use(pool, [1]))
+    await asyncio.sleep(0.05)
+    await pool.aclose()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    theirs.close()

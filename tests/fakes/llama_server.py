@@ -152,6 +152,8 @@ class FakeLlamaServer(FakeHttpServer):
         elif call.path == "/tokenize":
             special = self._bos if call.body["add_special"] else ""
             await reply.send(200, {"tokens": [ord(x) for x in special + call.body["content"]]})
+        elif call.path == "/detokenize":
+            await reply.send(200, {"content": "".join(map(chr, call.body["tokens"]))})
         elif call.path == "/completion" and self._script:
             await self._script.pop(0)(call, reply)
         else:

@@ -1,0 +1,40 @@
+"""Small answers that cost time to find out, kept in a folder of the cache, one file per question.
+
+Whatever is wrong with such a folder or file only costs finding the answer out again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def remembered(folder: Path, question: str) -> dict[str, Any] | None:
+    """The kept answer; None when there is none that can be read."""
+    try:
+        answer = json.loads(_entry(folder, question).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def remember(folder: Path, question: str, answer: dict[str, Any]) -> None:
+    """Keep an answer, in one step, so that no reader sees half of it."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=".new-")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(answer, file)
+            Path(name).replace(_entry(folder, question))
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+
+
+def _entry(folder: Path, question: str) -> Path:
+    return folder / f"{hashlib.sha256(question.encode()).hexdigest()[:24]}.json"

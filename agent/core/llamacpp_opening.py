@@ -1,0 +1,87 @@
+"""From settings to a llama.cpp backend that is ready: our own server, or one that already runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.core.backend_manager import Opened
+from agent.core.config import Settings
+from agent.core.errors import ServerError
+from agent.core.folders import cache_folder
+from agent.core.http_errors import checked_url
+from agent.core.kv_layout import layout_of
+from agent.core.llamacpp_backend import LlamaCppBackend
+from agent.core.llamacpp_flags import stamp
+from agent.core.model_digest import model_digest
+from agent.core.prefix_bank import PrefixBank
+from agent.core.slot_locks import SlotLocks
+
+if TYPE_CHECKING:
+    from agent.core.llamacpp_server import LlamaCppServer
+
+
+@asynccontextmanager
+async def open_llamacpp(
+    settings: Settings, *, notice: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[Opened]:
+    """A llama-server that runs at LLAMACPP_URL, or one of our own that ends with the block.
+
+    Raises an EngineError when neither can be had, SettingsError for an address that is none.
+    """
+    async with AsyncExitStack() as stack:
+        if settings.llamacpp_url is not None:
+            key = settings.llamacpp_api_key
+            url = checked_url(settings.llamacpp_url, "LLAMACPP_URL")
+            backend = LlamaCppBackend(
+                url,
+                api_key=key.get_secret_value() if key else None,
+                stall_timeout_s=settings.request_timeout_s,
+                load_timeout_s=settings.llamacpp_start_timeout_s,
+                locks=SlotLocks(cache_folder("slots", private=True), url),
+            )
+            who, log = f"llama-server at {settings.llamacpp_url}", None
+            notice(f"using the {who}")
+        else:
+            # Owning a server pulls in hardware and GGUF probing, which an attached one never needs.
+            from agent.core.llamacpp_server import open_server  # noqa: PLC0415
+
+            server = await stack.enter_async_context(open_server(settings, notice=notice))
+            layout = await asyncio.to_thread(_layout, server)
+            bank = _bank(settings, server, layout)
+            backend = LlamaCppBackend(
+                server.url,
+                api_key=server.api_key,
+                stall_timeout_s=settings.request_timeout_s,
+                died=lambda: _death_of(server),
+                bank=bank,
+                notice=notice,
+            )
+            who, log = server.description, server.log
+        await stack.enter_async_context(backend)
+        description = f"{who}: {backend.model}, {backend.slots} slots x {backend.context} tokens"
+        yield Opened(backend=backend, description=description, server_log=log)
+
+
+def _death_of(server: LlamaCppServer) -> ServerError | None:
+    reason = server.death()
+    if reason is None:
+        return None
+    return ServerError(reason, log=server.log, fix="Run again; the log says more.")
+
+
+def _layout(server: LlamaCppServer) -> str:
+    argv = server.plan.argv
+    digest = model_digest(server.model, cache_folder("digests"))
+    return layout_of(argv, model=digest, build=stamp(Path(argv[0])))
+
+
+def _bank(settings: Settings, server: LlamaCppServer, layout: str) -> PrefixBank | None:
+    folder = server.plan.slot_dir
+    if folder is None:
+        return None
+    most = settings.prefix_bank_max_mb << 20
+    return PrefixBank(folder, layout=layout, model=server.model.name, max_bytes=most)

@@ -1,0 +1,197 @@
+"""Shared prefixes in slots: computed once, saved, and restored wherever they are needed next.
+
+A request names the ends of the prefixes that others will share with it: the part of system prompt,
+repository and task, and, when candidates answer the same prompt, nearly the whole of it. Before it
+is sent, its slot is brought as far along these as it can be: by what the slot holds, by a restored
+file, or by computing the prefix alone and saving it for those that follow. Two requests that need
+the same prefix at the same time compute it once; the second one waits, with its slot in hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from agent.core.backend_manager import OnProgress, Progress
+from agent.core.errors import RequestRefused
+from agent.core.llamacpp_client import LlamaCppClient
+from agent.core.llamacpp_wire import Final, Prefill
+from agent.core.prefix_bank import PrefixBank
+from agent.core.prompt_encoder import Encoded
+from agent.core.restore_probe import Restore
+from agent.core.slots import Lease
+
+_WORTH_A_FILE = 32
+"""Tokens that a slot lacks. Below this, computing takes about as long as restoring (embedded model;
+a larger one gains even there, but not much)."""
+
+
+@dataclass(frozen=True)
+class PrefixUse:
+    """What was done for one request before it was sent, in tokens."""
+
+    computed: int = 0
+    """Computed ahead of it, for this and for others."""
+    restored: int = 0
+    """Taken from a file instead of being computed."""
+    seconds: float = 0.0
+    """What computing them took, as the server reports it."""
+
+
+class Prefixes:
+    """The prefixes of one server. Without a bank, or where restoring does not hold, a slot has
+    what it held before, and no more."""
+
+    def __init__(
+        self,
+        client: LlamaCppClient,
+        bank: PrefixBank | None,
+        restore: Restore,
+        notice: Callable[[str], None],
+    ) -> None:
+        self._client = client
+        self._bank = bank if restore is not Restore.NONE else None
+        self._notice = notice
+        self._under_way: dict[str, asyncio.Future[None]] = {}
+
+    async def provide(
+        self, lease: Lease, prompt: Encoded, *, alike: int, report: OnProgress
+    ) -> PrefixUse:
+        """Bring the lease's slot along the prompt's shared prefixes. `alike` is the number of
+        requests that are sent with this very prompt, this one included.
+
+        Raises a BackendError when the server fails; a file that cannot be used is never an error.
+        """
+        bank = self._bank
+        if bank is None:
+            return PrefixUse()
+        ends = [prompt.shared] + ([len(prompt.ids) - 1] if alike > 1 else [])
+        ends = [min(end, len(prompt.ids) - 1) for end in ends]
+        use = PrefixUse()
+        for end in reversed(ends):
+            if _worth(lease, end) and await self._restore(bank, lease, prompt.ids[:end]):
+                use = PrefixUse(restored=end)
+                break
+        for end in ends:
+            if self._bank is not None and _worth(lease, end):
+                use = await self._reach(
+                    bank, lease, prompt, end, use, report, passing=end != ends[0]
+                )
+        return use
+
+    def close(self) -> None:
+        """Remove the files that only served this server."""
+        if self._bank is not None:
+            self._bank.close()
+
+    async def _reach(
+        self,
+        bank: PrefixBank,
+        lease: Lease,
+        prompt: Encoded,
+        end: int,
+        before: PrefixUse,
+        report: OnProgress,
+        *,
+        passing: bool,
+    ) -> PrefixUse:
+        """Let the slot hold the prompt's first `end` tokens, and the bank too; `before` with what
+        that took."""
+        ids = prompt.ids[:end]
+        name = bank.name_of(ids)
+        while (other := self._under_way.get(name)) is not None:
+            await asyncio.shield(other)
+            if await self._restore(bank, lease, ids):
+                return replace(before, restored=end)
+            if self._bank is None:
+                return before
+        done = self._under_way[name] = asyncio.get_running_loop().create_future()
+        try:
+            use = await self._compute(lease, prompt, ids, before, report)
+            await self._save(bank, lease, ids, name, passing=passing)
+        finally:
+            del self._under_way[name]
+            done.set_result(None)
+        return use
+
+    async def _compute(
+        self,
+        lease: Lease,
+        prompt: Encoded,
+        ids: list[int],
+        before: PrefixUse,
+        report: OnProgress,
+    ) -> PrefixUse:
+        """Read a prefix into the slot and write nothing."""
+        body = {
+            "prompt": ids,
+            "id_slot": lease.slot,
+            "n_predict": 0,
+            "cache_prompt": True,
+            "stream": True,
+            "return_progress": True,
+        }
+        use = before
+        async with self._client.completion(body, answer=0) as events:
+            async for event in events:
+                if isinstance(event, Prefill):
+                    report(
+                        Progress(
+                            phase="prefill",
+                            slot=lease.slot,
+                            prompt=len(prompt.ids),
+                            done=event.done,
+                            cached=max(0, event.cached - before.computed),
+                        )
+                    )
+                elif isinstance(event, Final):
+                    use = replace(
+                        before,
+                        computed=before.computed + event.computed,
+                        seconds=before.seconds + event.prefill_s,
+                    )
+        _now_holds(lease, ids)
+        return use
+
+    async def _save(
+        self, bank: PrefixBank, lease: Lease, ids: list[int], name: str, *, passing: bool
+    ) -> None:
+        file = bank.new_file()
+        try:
+            size = await self._client.save_slot(lease.slot, file)
+        except RequestRefused as error:
+            bank.drop_file(file)
+            self._give_up(error.message)
+            return
+        kept = await asyncio.to_thread(
+            bank.keep, name, file, tokens=len(ids), size=size, passing=passing
+        )
+        if not kept:
+            self._give_up(f"{bank.folder} could not be written to the end")
+
+    async def _restore(self, bank: PrefixBank, lease: Lease, ids: list[int]) -> bool:
+        name = bank.name_of(ids)
+        if not await asyncio.to_thread(bank.has, name):
+            return False
+        if not await self._client.restore_slot(lease.slot, bank.file_of(name)):
+            bank.discard(name)
+            _now_holds(lease, ())
+            return False
+        _now_holds(lease, ids)
+        return True
+
+    def _give_up(self, reason: str) -> None:
+        """Saving does not work here: go on without, and say so once."""
+        if self._bank is not None:
+            self._bank.close()
+            self._bank = None
+            self._notice(f"Prefixes cannot be saved and are computed in every slot anew: {reason}")
+
+
+def _worth(lease: Lease, end: int) -> bool:
+    return end - lease.expected_cached >= _WORTH_A_FILE
+
+
+def _now_holds(lease: Lease, ids: Sequence[int]) -> None:
+    lease.held, lease.expected_cached = ids, len(ids)
