@@ -122,7 +122,10 @@ class Settings(BaseSettings):
     """Answers that are written and tested per step, at the same time."""
 
     turbo_rounds: int = Field(default=3, ge=1, le=10)
-    """Rounds per task: the first attempt and the repairs after it."""
+    """Rounds per plan: the first attempt and the repairs after it."""
+
+    turbo_plans: int = Field(default=2, ge=1, le=5)
+    """Plans per task: another one is made when no candidate of the one before passed its tests."""
 
     turbo_seed: int = Field(default=1, ge=0)
     """First seed of a run; candidates and rounds count up from it."""

@@ -40,13 +40,15 @@ _STATE_TYPES = (Task, Plan, Step, Candidate, Verified, Review, Comment)
 
 
 async def plan(state: TeamState, runtime: Team) -> TeamState:
-    """Node: make the plan."""
+    """Node: make the plan, or another one when the last led nowhere."""
+    earlier = state.get("plans", [])
     try:
-        made = await make_plan(state["task"], runtime.context)
+        made = await make_plan(state["task"], runtime.context, earlier)
     except _NO_ANSWER as error:
-        return {"failure": str(error)}
-    runtime.context.journal.emit("plan_ready", **made.model_dump())
-    return {"plan": made, "round": 0}
+        return {"failure": _without_another(state, str(error)) if earlier else str(error)}
+    runtime.context.journal.emit("plan_ready", number=len(earlier) + 1, **made.model_dump())
+    number = state["round"] + 1 if earlier else 0
+    return {"plan": made, "plans": [*earlier, made], "round": number, "first_round": number}
 
 
 async def code(work: Attempt, runtime: Team) -> TeamState:
@@ -69,16 +71,39 @@ async def review(state: TeamState, runtime: Team) -> TeamState:
 
 async def next_round(state: TeamState, runtime: Team) -> TeamState:
     """Node: count the round up, or give up with the reason when all are used."""
-    number = state["round"] + 1
-    if number >= runtime.context.settings.turbo_rounds:
-        return {"failure": why_given_up(state["candidates"], state.get("review"), number)}
-    runtime.context.journal.emit("round_started", round=number)
-    return {"round": number}
+    settings = runtime.context.settings
+    rounds = state["round"] + 1
+    if rounds - state["first_round"] < settings.turbo_rounds:
+        runtime.context.journal.emit("round_started", round=rounds)
+        return {"round": rounds}
+    if len(state["plans"]) < settings.turbo_plans and not any_green(state["candidates"]):
+        runtime.context.journal.emit("notice", text="No candidate passed: trying another plan.")
+        return {}
+    return {"failure": why_given_up(state["candidates"], state.get("review"), rounds)}
+
+
+def any_green(candidates: Sequence[Candidate]) -> bool:
+    """Whether the tests of any passed: then the plan works, and only the review stands against."""
+    return any(candidate.status == "green" for candidate in candidates)
+
+
+def _without_another(state: TeamState, reason: str) -> str:
+    """The end of a run whose next plan is none: what counts is how the last one ended."""
+    why = why_given_up(state["candidates"], state.get("review"), state["round"] + 1)
+    return f"{why}\nAnother plan could not be had: {reason}"
 
 
 def after_plan(state: TeamState) -> Literal["fan_out", "end"]:
     """Route: a plan is coded; a failure ends the run."""
     return "end" if state.get("failure") else "fan_out"
+
+
+def after_next_round(state: TeamState) -> Literal["fan_out", "plan", "end"]:
+    """Route: a new round of the same plan, another plan, or the end."""
+    if state.get("failure"):
+        return "end"
+    used = any(c.round == state["round"] for c in state["candidates"])
+    return "plan" if used else "fan_out"
 
 
 def after_review(state: TeamState) -> Literal["accepted", "again", "end"]:
@@ -92,7 +117,8 @@ def after_review(state: TeamState) -> Literal["accepted", "again", "end"]:
 def fan_out(state: TeamState, candidates: int) -> list[Attempt]:
     """What each candidate of the state's round starts from."""
     number = state["round"]
-    start = best_so_far(state.get("candidates", []))
+    of_this_plan = [c for c in state.get("candidates", []) if c.round >= state["first_round"]]
+    start = best_so_far(of_this_plan)
     return [
         Attempt(
             task=state["task"],
@@ -172,7 +198,8 @@ def build_graph(
         return "next_round" if after_review(state) == "again" else END
 
     def from_next_round(state: TeamState) -> list[Send] | str:
-        return END if state.get("failure") else to_candidates(state)
+        route = after_next_round(state)
+        return to_candidates(state) if route == "fan_out" else {"plan": "plan", "end": END}[route]
 
     graph: StateGraph[TeamState, TeamContext, TeamState, TeamState] = StateGraph(
         TeamState, context_schema=TeamContext
@@ -186,5 +213,5 @@ def build_graph(
     graph.add_conditional_edges("plan", from_plan, ["code", END])
     graph.add_edge("code", "review")
     graph.add_conditional_edges("review", from_review, ["next_round", END])
-    graph.add_conditional_edges("next_round", from_next_round, ["code", END])
+    graph.add_conditional_edges("next_round", from_next_round, ["code", "plan", END])
     return graph.compile(checkpointer=checkpointer)

@@ -15,19 +15,22 @@ from agent.team.repo_context import render_file
 from agent.team.state import Plan, Step, plan_answer
 from agent.team.task_file import Task
 
+_SEED_STRIDE = 100
+"""Between the seeds of one plan and the next."""
 _PLAN_TOKENS = 700
 """Longest plan, in tokens."""
 
 
-async def make_plan(task: Task, context: TeamContext) -> Plan:
+async def make_plan(task: Task, context: TeamContext, earlier: Sequence[Plan] = ()) -> Plan:
     """Ask for a plan; a bad one is asked for again once, with the reason and another seed.
 
-    Raises BadAnswer when the second is bad too, or another BackendError.
+    `earlier` plans led nowhere: what is asked for is another one. Raises BadAnswer when the second
+    answer is bad too or an earlier plan again, or another BackendError.
     """
     form = plan_answer(task.files)
     files = set(await context.workspace.files())
     correction = ""
-    seed = context.settings.turbo_seed
+    seed = context.settings.turbo_seed + _SEED_STRIDE * len(earlier)
     for attempt in range(2):
         prompt = context.prompt(
             "planner",
@@ -35,17 +38,23 @@ async def make_plan(task: Task, context: TeamContext) -> Plan:
             files=task.may_change,
             correction=correction,
         )
-        sampling = CODING.with_seed(seed + attempt).warmer(0.05 if attempt == 0 else 0.6)
+        sampling = CODING.with_seed(seed + attempt).warmer(0.6 if attempt or earlier else 0.05)
         request = Request(prompt=prompt, sampling=sampling, max_tokens=_PLAN_TOKENS)
         try:
             plan = await context.ask_json(request, form, role="planner")
-            return await settle(plan, task, context, files)
+            return _unlike(earlier, await settle(plan, task, context, files))
         except BadAnswer as error:
             if attempt == 1:
                 raise BadAnswer(f"No usable plan: {error}") from None
             context.journal.emit("plan_refused", reason=str(error))
             correction = context.prompts.fill("planner_correction", reason=error.message)
     raise AssertionError("unreachable: the loop returns or raises")
+
+
+def _unlike(earlier: Sequence[Plan], plan: Plan) -> Plan:
+    if any(plan.steps == other.steps for other in earlier):
+        raise BadAnswer("this plan has been tried already")
+    return plan
 
 
 async def settle(plan: Plan, task: Task, context: TeamContext, files: set[str]) -> Plan:

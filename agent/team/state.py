@@ -134,6 +134,10 @@ class TeamState(TypedDict, total=False):
     task: Task
     test_command: tuple[str, ...] | None
     plan: Plan
+    plans: list[Plan]
+    """All plans so far; the last one is `plan`."""
+    first_round: int
+    """The round in which `plan` was first coded; earlier candidates followed another plan."""
     round: int
     """The round that runs or ran last, from 0."""
     candidates: Annotated[list[Candidate], operator.add]

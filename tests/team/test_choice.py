@@ -136,6 +136,7 @@ def test_a_repair_round_starts_from_the_best_of_all_rounds() -> None:
         "task": TASK,
         "test_command": None,
         "plan": PLAN,
+        "first_round": 0,
         "round": 2,
         "candidates": [candidate(0, 3), candidate(1, 1), candidate(0, None, number=1)],
         "review": None,

@@ -402,3 +402,61 @@ async def test_hooks_of_the_repository_never_run(repository: Path, dirty: bool) 
     assert not (repository / "RAN").exists()
     assert ((repository / "kit" / "other.py").read_text() == "dirty\n") is dirty
     assert list((repository / ".git").glob("worktrees/*")) == []
+
+
+OTHER_PLAN = plan("kit/double.py", "Add def double(number): add the number to itself")
+
+
+def second_time_right(prompt: str, earlier: int) -> str:
+    return RIGHT if "to itself" in prompt else WRONG
+
+
+async def test_another_plan_is_tried_when_no_candidate_of_the_first_passes(
+    repository: Path,
+) -> None:
+    async with FakeTeamServer(
+        planner=lambda _, earlier: OTHER_PLAN if earlier else PLAN,
+        coder=second_time_right,
+        repair=WRONG,
+        reviewer=ACCEPT,
+    ) as server:
+        ended = await turbo(
+            server, repository, "--candidates", "2", "tasks/add-double.md", rounds=2
+        )
+        seeds = [body["seed"] for body in server.completions]
+    assert ended.exit_code == 0, ended.err
+    assert [event["number"] for event in ended.named("plan_ready")] == [1, 2]
+    started = ended.named("candidate_started")
+    assert [event["round"] for event in started] == [0, 0, 1, 1, 2, 2]
+    assert len({event["seed"] for event in started}) == 6
+    assert len(set(seeds)) >= 7
+    assert git(repository, "show", f"{ended.last['commit']}:kit/double.py") == (
+        "def double(number):\n    return number * 2"
+    )
+
+
+async def test_the_same_plan_again_ends_the_run_with_the_first_reason(repository: Path) -> None:
+    async with FakeTeamServer(planner=PLAN, coder=WRONG, repair=WRONG, reviewer=ACCEPT) as server:
+        ended = await turbo(
+            server, repository, "--candidates", "1", "tasks/add-double.md", rounds=1
+        )
+    assert ended.exit_code == 1
+    assert ended.last["status"] == "failed"
+    assert ended.last["reason"].startswith("No candidate passed the tests after 1 round: ")
+    assert "tried already" in ended.last["reason"]
+    assert branches(repository) == ["main"]
+
+
+async def test_a_plan_whose_candidates_pass_is_not_given_up_for_a_review(repository: Path) -> None:
+    async with FakeTeamServer(
+        planner=lambda _, earlier: OTHER_PLAN if earlier else PLAN,
+        coder=RIGHT,
+        repair=RIGHT,
+        reviewer=revise("No."),
+    ) as server:
+        ended = await turbo(
+            server, repository, "--candidates", "1", "tasks/add-double.md", rounds=1
+        )
+        roles = [role for role, _ in server.prompts]
+    assert ended.last["status"] == "rejected"
+    assert roles.count("planner") == 1
