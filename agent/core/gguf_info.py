@@ -55,6 +55,8 @@ class GgufInfo:
     key_length: int
     """Of one head; derived from embedding and heads when the file does not tell it."""
     value_length: int
+    sliding_window: int
+    """Tokens that a layer looks back, where that is not the whole context."""
     embedding: bool
     """It computes embeddings and cannot write text."""
 
@@ -163,6 +165,7 @@ def _info(path: Path, size: int, header: GgufHeader) -> GgufInfo:
         head_count_kv=_number(values, f"{architecture}.attention.head_count_kv") or heads,
         key_length=_number(values, f"{architecture}.attention.key_length") or per_head,
         value_length=_number(values, f"{architecture}.attention.value_length") or per_head,
+        sliding_window=_number(values, f"{architecture}.attention.sliding_window"),
         embedding=_number(values, f"{architecture}.pooling_type") > 0,
     )
 

@@ -85,6 +85,8 @@ def plan_launch(
     argv += known.flag("--no-cache-idle-slots")
     if slot_dir is not None:
         argv += known.flag("--slot-save-path", str(slot_dir))
+    if info.sliding_window and slot_dir is not None:
+        argv += known.flag("--swa-full")  # rule 4: else a restored prefix is not reused
     argv += _devices(known, settings, tiny=tiny, notes=notes)
     if tiny:
         argv += known.flag("--no-warmup")  # a third of the start-up time of such a model

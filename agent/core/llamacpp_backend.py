@@ -126,24 +126,16 @@ class LlamaCppBackend:
 
         Output that the server cannot send is asked for again with another seed, twice at most.
         """
-        prompt = await self._encoder.encode(request.prompt)
-        if len(prompt.ids) + request.max_tokens > self.context:
-            raise ContextTooSmall(
-                prompt=len(prompt.ids),
-                answer=request.max_tokens,
-                context=self.context,
-                setting="LLAMACPP_CONTEXT_SIZE",
-            )
-        report = on_progress or _ignore
-        for retry in range(_GARBLED_RETRIES):
-            try:
-                return await self._attempt(
-                    request, prompt, _varied(request.sampling, retry), report
+        with self._prefixes.announced(request.prompt):
+            prompt = await self._encoder.encode(request.prompt)
+            if len(prompt.ids) + request.max_tokens > self.context:
+                raise ContextTooSmall(
+                    prompt=len(prompt.ids),
+                    answer=request.max_tokens,
+                    context=self.context,
+                    setting="LLAMACPP_CONTEXT_SIZE",
                 )
-            except GarbledOutput:
-                continue
-        sampling = _varied(request.sampling, _GARBLED_RETRIES)
-        return await self._attempt(request, prompt, sampling, report)
+            return await self._complete(request, prompt, on_progress or _ignore)
 
     async def complete_json(
         self, request: Request, answer: type[Answer], on_progress: OnProgress | None = None
@@ -151,6 +143,16 @@ class LlamaCppBackend:
         """See `Backend.complete_json`."""
         reply = await self.complete(constrained(request, answer), on_progress)
         return parse_answer(reply, answer), reply
+
+    async def _complete(self, request: Request, prompt: Encoded, report: OnProgress) -> Reply:
+        for retry in range(_GARBLED_RETRIES):
+            try:
+                sampling = _varied(request.sampling, retry)
+                return await self._attempt(request, prompt, sampling, report)
+            except GarbledOutput:
+                continue
+        sampling = _varied(request.sampling, _GARBLED_RETRIES)
+        return await self._attempt(request, prompt, sampling, report)
 
     async def _attempt(
         self, request: Request, prompt: Encoded, sampling: Sampling, report: OnProgress
@@ -160,7 +162,7 @@ class LlamaCppBackend:
         queued_at = monotonic()
         async with self._slots.lease(ids, priority=request.priority) as lease:
             sent_at = monotonic()
-            ahead = await self._prefixes.provide(lease, prompt, alike=request.alike, report=report)
+            ahead = await self._prefixes.provide(lease, request, prompt, report)
             generation = Generation(ids=ids, lease=lease, sent_at=sent_at, ahead=ahead)
             body = _body(request, ids, sampling, lease.slot)
             try:

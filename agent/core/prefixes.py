@@ -1,7 +1,8 @@
 """Shared prefixes in slots: computed once, saved, and restored wherever they are needed next.
 
-A request names the ends of the prefixes that others will share with it: the part of system prompt,
-repository and task, and, when candidates answer the same prompt, nearly the whole of it. Before it
+Prompts form a tree: system prompt, then repository and task, then role, then the rest. A request
+shares the second level with all others of its task, the third with those of its role that run at
+the same time, and nearly the whole prompt with candidates that answer the same one. Before it
 is sent, its slot is brought as far along these as it can be: by what the slot holds, by a restored
 file, or by computing the prefix alone and saving it for those that follow. Two requests that need
 the same prefix at the same time compute it once; the second one waits, with its slot in hand.
@@ -10,15 +11,18 @@ the same prefix at the same time compute it once; the second one waits, with its
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from agent.core.backend_manager import OnProgress, Progress
+from agent.core.backend_manager import OnProgress, Progress, Request
 from agent.core.errors import RequestRefused
 from agent.core.llamacpp_client import LlamaCppClient
 from agent.core.llamacpp_wire import Final, Prefill
 from agent.core.prefix_bank import PrefixBank
 from agent.core.prompt_encoder import Encoded
+from agent.core.prompts import Prompt
 from agent.core.restore_probe import Restore
 from agent.core.slots import Lease
 
@@ -54,20 +58,31 @@ class Prefixes:
         self._bank = bank if restore is not Restore.NONE else None
         self._notice = notice
         self._under_way: dict[str, asyncio.Future[None]] = {}
+        self._running: Counter[tuple[str, str, str]] = Counter()
+
+    @contextmanager
+    def announced(self, prompt: Prompt) -> Iterator[None]:
+        """A request is about to come, or runs: others of its role share more with it then."""
+        branch = (prompt.system, prompt.shared, prompt.role)
+        self._running[branch] += 1
+        try:
+            yield
+        finally:
+            self._running[branch] -= 1
+            if not self._running[branch]:
+                del self._running[branch]
 
     async def provide(
-        self, lease: Lease, prompt: Encoded, *, alike: int, report: OnProgress
+        self, lease: Lease, request: Request, prompt: Encoded, report: OnProgress
     ) -> PrefixUse:
-        """Bring the lease's slot along the prompt's shared prefixes. `alike` is the number of
-        requests that are sent with this very prompt, this one included.
+        """Bring the lease's slot along the shared prefixes of the request, encoded as `prompt`.
 
         Raises a BackendError when the server fails; a file that cannot be used is never an error.
         """
         bank = self._bank
         if bank is None:
             return PrefixUse()
-        ends = [prompt.shared] + ([len(prompt.ids) - 1] if alike > 1 else [])
-        ends = [min(end, len(prompt.ids) - 1) for end in ends]
+        ends = self._ends(request, prompt)
         use = PrefixUse()
         for end in reversed(ends):
             if _worth(lease, end) and await self._restore(bank, lease, prompt.ids[:end]):
@@ -79,6 +94,17 @@ class Prefixes:
                     bank, lease, prompt, end, use, report, passing=end != ends[0]
                 )
         return use
+
+    def _ends(self, request: Request, prompt: Encoded) -> list[int]:
+        """Where the prefixes end that others share, in tokens."""
+        ends = [prompt.shared]
+        asked = request.prompt
+        if request.alike > 1:
+            ends.append(len(prompt.ids))
+        elif self._running[asked.system, asked.shared, asked.role] > 1:
+            ends.append(prompt.role)
+        # The last token is computed anyway: its output is the first token of the answer.
+        return [min(end, len(prompt.ids) - 1) for end in ends]
 
     def close(self) -> None:
         """Remove the files that only served this server."""

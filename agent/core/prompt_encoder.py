@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.core.llamacpp_client import LlamaCppClient
 from agent.core.prompts import Prompt
@@ -18,6 +18,9 @@ from agent.core.slots import common_prefix
 
 _REMEMBERED = 64
 """Prompts; a few MB at the most."""
+
+_BEGINNINGS = 16
+"""Parts of prompts that are remembered: of one task, one and one per role."""
 
 _PROBES = (
     Prompt('A{"s": 1}\n\n <y> é', "B{{u}}\n\n\tif a < b & c:\n", "", "    'x'  \\n"),
@@ -40,11 +43,11 @@ class ChatFrame:
         system, user = prompt.system, prompt.user
         if system != system.strip() or user != user.strip() or not (system and user):
             return None
-        return f"{self.beginning(prompt)}{prompt.role}{prompt.volatile}{self.after}"
+        return f"{self.beginning(prompt)}{self.after}"
 
     def beginning(self, prompt: Prompt) -> str:
-        """What all prompts with the same system and shared part begin with."""
-        return f"{self.before}{prompt.system}{self.between}{prompt.shared}"
+        """The same without what the template writes after the user's message."""
+        return f"{self.before}{prompt.system}{self.between}{prompt.user}"
 
     @classmethod
     def around(cls, prompt: Prompt, rendered: str) -> ChatFrame | None:
@@ -64,6 +67,8 @@ class Encoded:
     """Token ids of the whole prompt, BOS included where the model wants one."""
     shared: int
     """How many of them every prompt with the same system and shared part begins with."""
+    role: int
+    """The same with the role's fixed part."""
 
 
 class PromptEncoder:
@@ -73,7 +78,7 @@ class PromptEncoder:
         self._client = client
         self._bos = bos
         self._known: OrderedDict[Prompt, asyncio.Task[Encoded]] = OrderedDict()
-        self._shared: dict[tuple[str, str], list[int]] = {}
+        self._beginnings: dict[Prompt, list[int]] = {}
         self._frame: ChatFrame | None = None
 
     async def learn(self) -> None:
@@ -111,23 +116,25 @@ class PromptEncoder:
         if text is None:
             text = await self._client.apply_template(prompt.messages)
         ids = await self._tokens(text)
-        return Encoded(ids, common_prefix(ids, await self._shared_tokens(prompt)))
+        shared = await self._beginning(replace(prompt, role="", volatile=""))
+        role = await self._beginning(replace(prompt, volatile=""))
+        # A token at the end of a beginning may differ from the one that the whole prompt has
+        # there, so only what both have in common is a prefix.
+        return Encoded(ids, common_prefix(ids, shared), common_prefix(ids, role))
 
-    async def _shared_tokens(self, prompt: Prompt) -> Sequence[int]:
-        """Tokens of the shared part alone. A token at its end may differ from the one that the
-        whole prompt has there, so only what both have in common is a prefix."""
-        if not prompt.shared:
+    async def _beginning(self, prompt: Prompt) -> Sequence[int]:
+        """Tokens of a prompt of which the rest is left out."""
+        if not prompt.user:
             return ()
-        key = (prompt.system, prompt.shared)
-        if key not in self._shared:
-            self._shared.clear()  # a session serves one repository and task at a time
+        if prompt not in self._beginnings:
+            if len(self._beginnings) >= _BEGINNINGS:
+                self._beginnings.clear()
             if self._frame is not None:
                 text = self._frame.beginning(prompt)
             else:
-                alone = Prompt(prompt.system, prompt.shared, "", "")
-                text = await self._client.apply_template(alone.messages)
-            self._shared[key] = await self._tokens(text)
-        return self._shared[key]
+                text = await self._client.apply_template(prompt.messages)
+            self._beginnings[prompt] = await self._tokens(text)
+        return self._beginnings[prompt]
 
     async def _tokens(self, text: str) -> list[int]:
         ids = await self._client.tokenize(text, add_special=True)

@@ -19,7 +19,7 @@ OPTIONAL = frozenset(
     {"--no-kv-unified", "--cache-ram", "--no-cache-idle-slots", "--slot-save-path"}
     | {"--device", "--n-gpu-layers", "--no-warmup", "--jinja", "--metrics", "--slots"}
     | {"--sse-ping-interval", "--no-ui", "--no-webui", "--offline", "--log-colors"}
-    | {"--api-key-file"}
+    | {"--api-key-file", "--swa-full"}
 )
 BINARY = Binary(
     path=Path("/opt/llama-server"),
@@ -41,6 +41,7 @@ LARGE = GgufInfo(
     head_count_kv=2,
     key_length=128,
     value_length=128,
+    sliding_window=0,
     embedding=False,
 )
 TINY = replace(LARGE, parameters=5_000_000, file_size=5_300_000, context_length=2048)
@@ -151,3 +152,15 @@ def test_notes_where_the_plan_is_not_what_was_asked_for() -> None:
 def test_an_embedding_model_is_refused() -> None:
     with pytest.raises(ModelError, match="embedding model"):
         plan(info=replace(LARGE, embedding=True))
+
+
+@pytest.mark.parametrize(
+    ("window", "folder", "given"),
+    [(0, "/s", False), (2047, "/s", True), (2047, None, False)],
+)
+def test_a_sliding_window_is_kept_whole_where_prefixes_are_saved(
+    window: int, folder: str | None, given: bool
+) -> None:
+    info = replace(LARGE, sliding_window=window)
+    made = plan(info=info, slot_dir=Path(folder) if folder else None)
+    assert ("--swa-full" in made.argv) is given

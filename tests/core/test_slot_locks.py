@@ -92,6 +92,14 @@ def test_a_look_without_use_leaves_no_trace(ours: SlotLocks, theirs: SlotLocks) 
     assert not use(ours, 0)
 
 
+def test_a_stamp_replaces_whatever_was_in_the_file(ours: SlotLocks, tmp_path: Path) -> None:
+    use(ours, 0)
+    (file,) = (tmp_path / "made when needed").iterdir()
+    file.write_text("x" * 100)
+    assert use(ours, 0)
+    assert not use(ours, 0)
+
+
 def test_the_lock_dies_with_a_killed_process(ours: SlotLocks, tmp_path: Path) -> None:
     use(ours, 0)
     argv = [sys.executable, "-c", CHILD, str(tmp_path / "made when needed"), SERVER]

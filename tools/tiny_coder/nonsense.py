@@ -6,10 +6,11 @@ from functools import cache
 from random import Random
 
 from tools.tiny_coder.compose import Function
+from tools.tiny_coder.phrasing import choose
 from tools.tiny_coder.templates import all_templates
 from tools.tiny_coder.words import training_word, word_list
 
-_VERBS = word_list("verbs")
+_MORE_VERBS = word_list("verbs")
 _REPLACED = (0.3, 0.6, 0.9)
 
 
@@ -20,7 +21,7 @@ def scramble(random: Random, function: Function) -> str:
     """
     words = function.description.split(" ")
     share = random.choice(_REPLACED)
-    changed = [words[0] if random.random() < 0.3 else random.choice(_VERBS)]
+    changed = [words[0] if random.random() < 0.3 else random.choice(_verbs())]
     for word in words[1:]:
         kept = word in function.arguments or not (word.isalpha() and word.islower())
         changed.append(word if kept or random.random() > share else _any_word(random))
@@ -38,6 +39,13 @@ def scramble(random: Random, function: Function) -> str:
 
 def _any_word(random: Random) -> str:
     return training_word(random) if random.random() < 0.15 else random.choice(_known_words())
+
+
+@cache
+def _verbs() -> list[str]:
+    said = [text for template in all_templates() for text in template.descriptions]
+    first = {choose(Random(0), text).split(" ")[0] for text in said}
+    return sorted({verb for verb in first if verb.isalpha() and verb.islower()} | set(_MORE_VERBS))
 
 
 @cache

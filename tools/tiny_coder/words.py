@@ -71,6 +71,19 @@ def _letter_chain() -> dict[str, list[str]]:
 
 
 _CHAIN = _letter_chain()
+_PARTS = word_list("parts")
+_ENGLISH = [
+    word
+    for word in dict.fromkeys(
+        SEEN
+        + word_list("more_english")
+        + word_list("verbs")
+        + [name for names in word_table("arguments").values() for name in names]
+        + _MODULES
+        + _FOLDERS
+    )
+    if len(word) > 2 and word.isalpha() and word not in UNSEEN
+]
 
 
 def is_free_name(word: str) -> bool:
@@ -105,12 +118,31 @@ def syllables(random: Random) -> str:
             return word
 
 
+def pieced(random: Random) -> str:
+    """A pseudo-word joined from parts of words, so that every token occurs in names: one that does
+    not is never copied rightly."""
+    while True:
+        joined = "".join(_part(random) for _ in range(random.choice([1, 2, 2, 3])))
+        if 3 <= len(joined) <= 12 and joined not in UNSEEN and is_free_name(joined):
+            return joined
+
+
+def _part(random: Random) -> str:
+    if random.random() < 0.4:
+        return random.choice(_PARTS)
+    word = random.choice(_ENGLISH)
+    start = random.randrange(max(1, len(word) - 2))
+    return word[start : start + random.randint(2, 6)]
+
+
 def training_word(random: Random) -> str:
     """A word for a training name: mostly invented, sometimes English."""
     draw = random.random()
-    if draw < 0.7:
+    if draw < 0.45:
         return english_like(random)
-    return syllables(random) if draw < 0.8 else random.choice(SEEN)
+    if draw < 0.75:
+        return pieced(random)
+    return syllables(random) if draw < 0.82 else random.choice(SEEN)
 
 
 _PREFIXES = ["get_", "my_", "compute_", "find_", "make_", "do_", "calc_"]
