@@ -1,9 +1,9 @@
 """Candidates: several answers at the same time, judged by the repository's own tests.
 
-`attempt` writes one candidate: every step of the plan, in a worktree of its own, then linters,
-then tests. The commit is made before the tests run: it holds what they are about to judge and
-nothing that they leave behind. Nothing is raised for what a model did wrong; such a candidate just
-loses. The choice among candidates is pure.
+`attempt` writes one candidate: every step of the plan, in a worktree of its own, then linters, then
+tests, and a review when they are green. The commit is made before the tests run: it holds what they
+are about to judge and nothing that they leave behind. Nothing is raised for what a model did wrong;
+such a candidate just loses. The choice among candidates is pure.
 """
 
 from __future__ import annotations
@@ -18,29 +18,64 @@ from agent.team.coder import Job, write_step
 from agent.team.context import Race, TeamContext
 from agent.team.edits import read_file, write_file
 from agent.team.judge import tidy, verify_once
+from agent.team.reviewer import review_candidate
 from agent.team.state import Attempt, Candidate, Plan, Review, Step
+
+NO_ANSWER = (BadAnswer, ContextTooSmall, GarbledOutput)
+"""What a model causes and another request need not meet."""
 
 
 async def attempt(work: Attempt, context: TeamContext) -> Candidate:
-    """Write, apply and test one candidate, or stop as soon as another of the round is green.
+    """Write, apply, test and review one candidate, or stop as soon as another one is accepted.
 
-    Raises an EngineError when the backend fails, CommandError when tests cannot be started.
+    Candidates are tested as each is complete, while others still decode; green ones are reviewed
+    in turn. Raises an EngineError when the backend fails, CommandError when tests cannot be
+    started.
     """
     race = context.race(work["round"])
-    writing = asyncio.ensure_future(_write_and_test(work, context, race))
-    winner = asyncio.ensure_future(race.won.wait())
+    verified: list[Candidate] = []
+    running = asyncio.ensure_future(_run(work, context, race, verified))
+    accepted = asyncio.ensure_future(race.accepted.wait())
     try:
-        await asyncio.wait({writing, winner}, return_when=asyncio.FIRST_COMPLETED)
-        if writing.done() and not writing.cancelled():
-            candidate = writing.result()
-            if candidate.status == "green":
-                race.won.set()
-        else:
-            candidate = _lost(work, context, "cancelled", "another candidate was green first")
+        await asyncio.wait({running, accepted}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done() and not running.cancelled():
+            return running.result()
     finally:
-        for task in (writing, winner):
+        for task in (running, accepted):
             task.cancel()
-        await asyncio.gather(writing, winner, return_exceptions=True)
+        await asyncio.gather(running, accepted, return_exceptions=True)
+    if verified:
+        return verified[0]
+    candidate = _lost(work, context, "cancelled", "another candidate was accepted first")
+    _tell(candidate, context)
+    return candidate
+
+
+async def _run(
+    work: Attempt, context: TeamContext, race: Race, verified: list[Candidate]
+) -> Candidate:
+    """One candidate to its end; `verified` gets it as soon as its tests have run."""
+    candidate = await _write_and_test(work, context, race)
+    verified.append(candidate)
+    _tell(candidate, context)
+    if candidate.status != "green":
+        return candidate
+    async with race.reviewing:
+        review = race.reviews.get(candidate.diff)
+        if review is None:
+            try:
+                review = await review_candidate(work["task"], candidate, context)
+            except NO_ANSWER as error:
+                reason = f"The reviewer gave no usable answer: {error}"
+                return candidate.model_copy(update={"reason": reason})
+            race.reviews[candidate.diff] = review
+            context.journal.emit("review_ready", candidate=candidate.index, **review.model_dump())
+        if review.verdict == "accept":
+            race.accepted.set()
+    return candidate.model_copy(update={"review": review})
+
+
+def _tell(candidate: Candidate, context: TeamContext) -> None:
     context.journal.emit(
         "candidate_verified",
         candidate=candidate.index,
@@ -50,7 +85,6 @@ async def attempt(work: Attempt, context: TeamContext) -> Candidate:
         summary=candidate.tests.summary if candidate.tests else candidate.reason,
         lint=candidate.lint,
     )
-    return candidate
 
 
 async def _write_and_test(work: Attempt, context: TeamContext, race: Race) -> Candidate:
@@ -65,7 +99,7 @@ async def _write_and_test(work: Attempt, context: TeamContext, race: Race) -> Ca
         lint = await tidy(_written(work, worktree), worktree, context)
         if lint is not None:
             commit, diff = await _keep(work, context, worktree)
-    except (BadAnswer, ContextTooSmall, EditError, GarbledOutput) as error:
+    except (*NO_ANSWER, EditError) as error:
         return _lost(work, context, "invalid", str(error))
     tests = None
     if work["test_command"] is not None:
@@ -129,7 +163,8 @@ async def _keep(work: Attempt, context: TeamContext, worktree: Path) -> tuple[st
 
 
 def best_so_far(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The candidate of all rounds to go on with: a green one, else the one with fewest failures.
+    """The candidate of all rounds to go on with: an accepted one, else a green one, else the one
+    with fewest failures.
 
     A candidate whose tests could not even be collected is worse than one whose tests fail. Of
     equals it is one of the latest round. None when nothing usable was written.
@@ -138,10 +173,13 @@ def best_so_far(candidates: Sequence[Candidate]) -> Candidate | None:
     return min(usable, key=_badness, default=None)
 
 
-def _badness(candidate: Candidate) -> tuple[bool, bool, int, int, int]:
-    tests = candidate.tests
+def _badness(candidate: Candidate) -> tuple[bool, bool, bool, bool, int, int, int]:
+    tests, review = candidate.tests, candidate.review
+    accepted = review is not None and review.verdict == "accept"
     broken, failures = (not tests.completed, tests.failures) if tests else (False, 0)
-    return candidate.status != "green", broken, failures, -candidate.round, candidate.index
+    red = candidate.status != "green"
+    judged = not accepted, red, review is None
+    return *judged, broken, failures, -candidate.round, candidate.index
 
 
 def steps_to_repair(plan: Plan, evidence: str) -> list[Step]:

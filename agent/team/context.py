@@ -17,7 +17,7 @@ from agent.core.journal import Journal
 from agent.core.json_answer import UnfitAnswer
 from agent.core.prompts import Prompt, PromptBook
 from agent.core.workspace import Workspace
-from agent.team.state import Verified
+from agent.team.state import Review, Verified
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -89,10 +89,14 @@ class Totals:
 class Race:
     """What the candidates of one round share."""
 
-    won: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set by the first green candidate; the others stop."""
+    accepted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by the first candidate that the reviewer accepts; the others stop."""
+    reviewing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One review at a time, in the order in which candidates turn green."""
     verified: dict[str, asyncio.Future[Verified]] = field(default_factory=dict)
     """Test results by diff: identical candidates are tested once."""
+    reviews: dict[str, Review] = field(default_factory=dict)
+    """Verdicts by diff: identical candidates are reviewed once."""
 
 
 @dataclass(frozen=True)

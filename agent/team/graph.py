@@ -1,4 +1,4 @@
-"""The graph of a run: plan, candidates, choice, review, and the pure routes between them."""
+"""The graph of a run: plan, candidates, choice, next round, and the pure routes between them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from langgraph.runtime import Runtime
 from langgraph.types import Checkpointer, Send
 from langsmith import tracing_context
 
-from agent.core.errors import BadAnswer, ContextTooSmall, GarbledOutput
-from agent.team.candidates import attempt, best_so_far
+from agent.team.candidates import NO_ANSWER, attempt, best_so_far
 from agent.team.context import TeamContext
 from agent.team.planner import make_plan
-from agent.team.reviewer import review_candidate
 from agent.team.state import (
     Attempt,
     Candidate,
@@ -34,8 +32,6 @@ from agent.team.state import (
 from agent.team.task_file import Task
 
 Team = Runtime[TeamContext]
-_NO_ANSWER = (BadAnswer, ContextTooSmall, GarbledOutput)
-"""What a model causes and another task need not meet: the end of this run, not of the session."""
 _STATE_TYPES = (Task, Plan, Step, Candidate, Verified, Review, Comment)
 
 
@@ -44,7 +40,7 @@ async def plan(state: TeamState, runtime: Team) -> TeamState:
     earlier = state.get("plans", [])
     try:
         made = await make_plan(state["task"], runtime.context, earlier)
-    except _NO_ANSWER as error:
+    except NO_ANSWER as error:
         return {"failure": _without_another(state, str(error)) if earlier else str(error)}
     runtime.context.journal.emit("plan_ready", number=len(earlier) + 1, **made.model_dump())
     number = state["round"] + 1 if earlier else 0
@@ -56,17 +52,12 @@ async def code(work: Attempt, runtime: Team) -> TeamState:
     return {"candidates": [await attempt(work, runtime.context)]}
 
 
-async def review(state: TeamState, runtime: Team) -> TeamState:
-    """Node: judge the best candidate, when it is green and new; else the last review stands."""
+async def choose(state: TeamState, runtime: Team) -> TeamState:
+    """Node: take the verdict on the round's best candidate; else the last verdict stands."""
     best = best_so_far(state["candidates"])
     if best is None or best.status != "green" or best.round != state["round"]:
         return {"review": state.get("review")}
-    try:
-        verdict = await review_candidate(state["task"], best, runtime.context)
-    except _NO_ANSWER as error:
-        return {"failure": f"The reviewer gave no usable answer: {error}"}
-    runtime.context.journal.emit("review_ready", candidate=best.index, **verdict.model_dump())
-    return {"review": verdict}
+    return {"review": best.review} if best.review else {"failure": best.reason}
 
 
 async def next_round(state: TeamState, runtime: Team) -> TeamState:
@@ -106,7 +97,7 @@ def after_next_round(state: TeamState) -> Literal["fan_out", "plan", "end"]:
     return "plan" if used else "fan_out"
 
 
-def after_review(state: TeamState) -> Literal["accepted", "again", "end"]:
+def after_choice(state: TeamState) -> Literal["accepted", "again", "end"]:
     """Route: accepted, another round, or the end because of a failure."""
     verdict = state.get("review")
     if state.get("failure"):
@@ -194,8 +185,8 @@ def build_graph(
     def from_plan(state: TeamState) -> list[Send] | str:
         return END if dry_run or after_plan(state) == "end" else to_candidates(state)
 
-    def from_review(state: TeamState) -> str:
-        return "next_round" if after_review(state) == "again" else END
+    def from_choice(state: TeamState) -> str:
+        return "next_round" if after_choice(state) == "again" else END
 
     def from_next_round(state: TeamState) -> list[Send] | str:
         route = after_next_round(state)
@@ -207,11 +198,11 @@ def build_graph(
     graph.add_node("plan", plan)
     node: Any = code  # its input is an Attempt, not the state
     graph.add_node("code", node, input_schema=Attempt)
-    graph.add_node("review", review)
+    graph.add_node("choose", choose)
     graph.add_node("next_round", next_round)
     graph.add_edge(START, "plan")
     graph.add_conditional_edges("plan", from_plan, ["code", END])
-    graph.add_edge("code", "review")
-    graph.add_conditional_edges("review", from_review, ["next_round", END])
+    graph.add_edge("code", "choose")
+    graph.add_conditional_edges("choose", from_choice, ["next_round", END])
     graph.add_conditional_edges("next_round", from_next_round, ["code", "plan", END])
     return graph.compile(checkpointer=checkpointer)

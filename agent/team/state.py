@@ -88,24 +88,6 @@ class Verified(Frozen):
         return self.exit_code == 0
 
 
-class Candidate(Frozen):
-    """One answer to the whole plan: written, applied, tested."""
-
-    round: int
-    index: int
-    seed: int
-    status: Literal["green", "red", "invalid", "cancelled"]
-    """green: tests passed, or there are none; invalid: nothing usable was written."""
-    commit: str | None = None
-    """A commit that no branch names, on top of the run's base."""
-    diff: str = ""
-    tests: Verified | None = None
-    reason: str = ""
-    """Why it is invalid or was cancelled, with what to do about it."""
-    lint: str = ""
-    """What the repository's linters complained about; it does not decide anything."""
-
-
 class Comment(Frozen):
     """One remark of the reviewer."""
 
@@ -120,6 +102,26 @@ class Review(Frozen):
 
     verdict: Literal["accept", "revise"]
     comments: list[Comment] = Field(default_factory=list, max_length=6)
+
+
+class Candidate(Frozen):
+    """One answer to the whole plan: written, applied, tested."""
+
+    round: int
+    index: int
+    seed: int
+    status: Literal["green", "red", "invalid", "cancelled"]
+    """green: tests passed, or there are none; invalid: nothing usable was written."""
+    commit: str | None = None
+    """A commit that no branch names, on top of the run's base."""
+    diff: str = ""
+    tests: Verified | None = None
+    reason: str = ""
+    """Why it is invalid, was cancelled or could not be reviewed, with what to do about it."""
+    review: Review | None = None
+    """None while it was not reviewed: it is red, or another one was accepted first."""
+    lint: str = ""
+    """What the repository's linters complained about; it does not decide anything."""
 
 
 class ReviewAnswer(Review):

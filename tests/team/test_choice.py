@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from agent.team.candidates import best_so_far, describe_failure, steps_to_repair
-from agent.team.graph import after_plan, after_review, build_graph, fan_out, why_given_up
+from agent.team.graph import after_choice, after_plan, build_graph, fan_out, why_given_up
 from agent.team.reviewer import bound_verdict, describe_tests
 from agent.team.state import (
     Candidate,
@@ -123,7 +123,7 @@ def test_red_tests_turn_acceptance_into_revision() -> None:
     ],
 )
 def test_after_the_review(state: TeamState, route: str) -> None:
-    assert after_review(state) == route
+    assert after_choice(state) == route
 
 
 @pytest.mark.parametrize(("state", "route"), [({}, "fan_out"), ({"failure": "x"}, "end")])
@@ -167,4 +167,4 @@ def test_the_planner_can_only_name_allowed_paths() -> None:
 
 def test_the_graph_can_be_drawn() -> None:
     drawn = build_graph(4).get_graph().draw_mermaid()
-    assert all(node in drawn for node in ("plan", "code", "review", "next_round"))
+    assert all(node in drawn for node in ("plan", "code", "choose", "next_round"))

@@ -460,3 +460,45 @@ async def test_a_plan_whose_candidates_pass_is_not_given_up_for_a_review(reposit
         roles = [role for role, _ in server.prompts]
     assert ended.last["status"] == "rejected"
     assert roles.count("planner") == 1
+
+
+async def test_a_review_that_refuses_goes_on_with_the_next_green_one(repository: Path) -> None:
+    plain = code("def double(number):\n    return number + number\n")
+    async with FakeTeamServer(
+        planner=PLAN,
+        coder=lambda _, earlier: plain if earlier else RIGHT,
+        reviewer=lambda prompt, _: ACCEPT if "number + number" in prompt else revise("No."),
+    ) as server:
+        ended = await turbo(server, repository, "--candidates", "2", "tasks/add-double.md")
+    assert ended.exit_code == 0, ended.err
+    assert {event["round"] for event in ended.named("candidate_started")} == {0}
+    assert "number + number" in git(repository, "show", ended.last["commit"])
+    assert ended.named("review_ready")[-1]["verdict"] == "accept"
+
+
+async def test_an_accepted_one_ends_the_tests_and_the_writing_of_all_others(
+    repository: Path,
+) -> None:
+    slow = code("def double(number):\n    return number * 2  # slow\n")
+    command = "sh -c 'grep -q slow kit/double.py && sleep 100; pytest -q -p no:cacheprovider'"
+    async with FakeTeamServer(
+        planner=PLAN, coder=lambda _, earlier: RIGHT if earlier == 1 else slow, reviewer=ACCEPT
+    ) as server:
+        ended = await turbo(
+            server, repository, "--candidates", "2", "--test", command, "tasks/add-double.md"
+        )
+        reviews = [prompt for role, prompt in server.prompts if role == "reviewer"]
+    assert ended.exit_code == 0, ended.err
+    assert ended.last["wall_s"] < 60
+    states = [event["status"] for event in ended.named("candidate_verified")]
+    assert states == ["green", "cancelled"]
+    assert len(reviews) == 1
+
+
+async def test_identical_answers_are_reviewed_once(repository: Path) -> None:
+    async with FakeTeamServer(
+        planner=PLAN, coder=RIGHT, repair=RIGHT, reviewer=revise("No.")
+    ) as server:
+        await turbo(server, repository, "--candidates", "3", "tasks/add-double.md", rounds=1)
+        reviews = [prompt for role, prompt in server.prompts if role == "reviewer"]
+    assert len(reviews) == 1
