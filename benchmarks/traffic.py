@@ -1,9 +1,9 @@
 """The prompts of one workflow, in order, as the product would send them.
 
 One plan; four candidates of one coder prompt and four repairs of one failing output, each four at
-once; four reviews of different diffs, in turn. The words come from the product's own prompt files and renderers; repository, task,
-failing output and diffs are made up here, and never come from a model, so that every run of the
-benchmark sends the same tokens.
+once; four reviews of different diffs, in turn. The words come from the product's own prompt files
+and renderers; repository, task, failing output and diffs are made up here, and never come from a
+model, so that every run of the benchmark sends the same tokens.
 """
 
 from __future__ import annotations

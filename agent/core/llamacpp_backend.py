@@ -27,7 +27,7 @@ from agent.core.prompt_encoder import Encoded, PromptEncoder
 from agent.core.restore_probe import Restore, find_restore
 from agent.core.sampling import Sampling
 from agent.core.slot_locks import SlotLocks
-from agent.core.slots import SlotPool
+from agent.core.slots import SlotPool, common_prefix, whole_prefix
 
 _GARBLED_RETRIES = 2
 _TOKENS_AROUND = 12
@@ -86,6 +86,7 @@ class LlamaCppBackend:
             is_idle=self._client.is_idle,
             wedged_after_s=self._stall_s,
             locks=self._locks,
+            reusable=whole_prefix if restore is Restore.EXTENSION else common_prefix,
         )
         return self
 

@@ -64,18 +64,21 @@ class SlotPool:
         wedged_after_s: float,
         on_wedged: Callable[[int], None] | None = None,
         locks: SlotLocks | None = None,
+        reusable: Callable[[Sequence[int], Sequence[int]], int] | None = None,
     ) -> None:
         """`is_idle` asks the server about one slot and does not raise.
 
         A slot that is still busy `wedged_after_s` seconds after its request was given up counts as
         wedged: `on_wedged` is called with it, once until it was idle again, and must not raise.
         `locks` are those of a server that others use too, and stay their owner's to close; None
-        when the server is ours alone.
+        when the server is ours alone. `reusable` tells how many leading tokens of a wanted prompt
+        a slot serves that holds the given ones; by default those that both have in common.
         """
         self._is_idle = is_idle
         self._wedged_after_s = wedged_after_s
         self._on_wedged = on_wedged
         self._locks = locks
+        self._reusable = reusable or common_prefix
         self._held: list[Sequence[int]] = [()] * count
         self._epoch = 0
         self._free = set(range(count))
@@ -115,7 +118,7 @@ class SlotPool:
         """
         slot = await self._acquire(wanted, priority)
         epoch = self._epoch
-        lease = Lease(slot=slot, expected_cached=common_prefix(self._held[slot], wanted))
+        lease = Lease(slot=slot, expected_cached=self._reusable(self._held[slot], wanted))
         try:
             yield lease
         finally:
@@ -212,7 +215,7 @@ class SlotPool:
         # Ties go to an empty slot first, so that no prefix is overwritten without need.
         return max(
             sorted(slots),
-            key=lambda x: (common_prefix(self._held[x], wanted), -len(self._held[x])),
+            key=lambda x: (self._reusable(self._held[x], wanted), -len(self._held[x])),
         )
 
     def _poll_later(self) -> None:
@@ -289,6 +292,12 @@ class SlotPool:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def whole_prefix(held: Sequence[int], wanted: Sequence[int]) -> int:
+    """Tokens of `held` when `wanted` begins with all of them, else none: what a model can use whose
+    state cannot be taken back."""
+    return len(held) if common_prefix(held, wanted) == len(held) else 0
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:

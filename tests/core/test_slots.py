@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.core.errors import BackendStalled
 from agent.core.slot_locks import SlotLocks
-from agent.core.slots import SlotPool, common_prefix
+from agent.core.slots import SlotPool, common_prefix, whole_prefix
 
 
 async def always_idle(slot: int) -> bool:
@@ -332,3 +332,14 @@ async def test_closing_ends_the_waiting_for_locks(tmp_path: Path) -> None:
     assert not waiting.done()
     waiting.cancel()
     await asyncio.wait([waiting])
+
+
+async def test_a_model_that_cannot_take_back_needs_a_slot_whose_tokens_all_fit() -> None:
+    pool = pool_of(2, reusable=whole_prefix)
+    for held in ([1, 2, 3, 9], [1, 2]):
+        async with pool.lease([7]) as lease:
+            lease.held, lease.idle = held, True
+    async with pool.lease([1, 2, 3, 4]) as lease:
+        assert lease.expected_cached == 2
+        async with pool.lease([1, 2, 3, 4]) as other:
+            assert other.expected_cached == 0
