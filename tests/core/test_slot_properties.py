@@ -102,8 +102,8 @@ class World:
         weights: dict[Callable[[int, int], None], int] = {
             self.turn: 6,
             self.wait: 4 if shared else 2,
-            self.start: 3,
-            self.finish: 5,
+            self.start: 4,
+            self.finish: 8,
             self.cancel: 1,
             self.cancel_the_next: 1,
             self.restart: 1,
@@ -290,7 +290,7 @@ class World:
 @given(
     count=st.integers(1, 4),
     delay=st.integers(0, 2),
-    schedule=st.integers(0, 120).flatmap(lambda x: st.binary(min_size=3 * x, max_size=3 * x)),
+    schedule=st.integers(0, 200).flatmap(lambda x: st.binary(min_size=3 * x, max_size=3 * x)),
 )
 def test_any_schedule(shared: bool, count: int, delay: int, schedule: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

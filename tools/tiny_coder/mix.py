@@ -35,7 +35,15 @@ MIXES = {
     "vocabulary": Mix(exact=0.2, tests_shown=0.2),
     "main": Mix(exact=0.06, tests_shown=0.2, synonyms=0.2, nonsense=0.3),
     "finish": Mix(exact=0.5, tests_shown=0.45, synonyms=0.45, nonsense=0.3),
-    "bare": Mix(exact=0.0, tests_shown=0.0, synonyms=0.3, pipelines=0.35, bare=1.0, nonsense=0.45),
+    "bare": Mix(
+        exact=0.0,
+        tests_shown=0.0,
+        synonyms=0.3,
+        pipelines=0.22,
+        bare=1.0,
+        bare_plans=0.3,
+        nonsense=0.45,
+    ),
     "shipped": Mix(exact=1.0, tests_shown=0.45),
 }
 """Most tokens go to short prompts, since what is to be learned is in the task."""

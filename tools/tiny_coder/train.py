@@ -100,7 +100,10 @@ class Trainer:
         started, before = time.monotonic(), self.progress.seconds
         next_checkpoint = before + _CHECKPOINT_S
         losses: list[float] = []
+        parent = os.getppid()
         while self.progress.seconds < total:
+            if os.getppid() != parent:  # a killed run must not go on and overwrite checkpoints
+                return
             share = self.progress.seconds / total
             batch = next(main if share < 1 - self.plan.finish_share else finish)
             losses.append(self._learn(batch, self._scale(share)))
