@@ -28,6 +28,7 @@ LAYER = {
     "verification": 2,
     "context": 3,
     "locate": 3,
+    "waves": 3,
     "result": 3,
     "edits": 4,
     "judge": 4,

@@ -20,6 +20,7 @@ from agent.team.edits import read_file, write_file
 from agent.team.judge import tidy, verify_once
 from agent.team.reviewer import review_candidate
 from agent.team.state import Attempt, Candidate, Plan, Review, Step
+from agent.team.waves import shown_to, waves
 
 NO_ANSWER = (BadAnswer, ContextTooSmall, GarbledOutput)
 """What a model causes and another request need not meet."""
@@ -120,15 +121,16 @@ async def _write_and_test(work: Attempt, context: TeamContext, race: Race) -> Ca
 async def _write_steps(
     work: Attempt, context: TeamContext, worktree: Path, sampling: Sampling
 ) -> None:
-    """Carry out the steps in the worktree."""
+    """Carry out the steps in the worktree, those that do not need one another at the same time."""
     plan, start = work["plan"], work["start_from"]
     evidence = ""
     if start is not None:
         told = describe_failure(start, work["review"])
         evidence = told or context.prompts.fill("no_reason")
     steps = steps_to_repair(plan, evidence) if start else plan.steps
-    for position, step in enumerate(steps):
-        names = [step.path, *(path for path in plan.read if path != step.path)]
+
+    async def write(step: Step, alike: int) -> None:
+        names = shown_to(step, plan)
         files = {name: await asyncio.to_thread(read_file, name, worktree) for name in names}
         job = Job(
             task=work["task"],
@@ -137,11 +139,20 @@ async def _write_steps(
             sampling=sampling,
             candidate=work["index"],
             evidence=evidence,
-            # after the first step each candidate sees what it wrote itself
-            alike=1 if position else context.candidates,
+            alike=alike,
         )
         content = await write_step(job, context)
         await asyncio.to_thread(write_file, step.path, worktree, content)
+
+    for number, wave in enumerate(waves(plan, steps)):
+        # after the first wave each candidate sees what it wrote itself
+        alike = 1 if number else context.candidates
+        try:
+            async with asyncio.TaskGroup() as group:
+                for step in wave:
+                    group.create_task(write(step, alike))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
 
 
 def _written(work: Attempt, worktree: Path) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from pathlib import Path
 
 import pytest
+from fakes.http_server import Call, Responder
 from fakes.llama_server import KEY
 from fakes.team_server import ACCEPT, FakeTeamServer, code, plan, revise
 from team.conftest import TASK, Outcome, git, run_turbo
@@ -502,3 +505,40 @@ async def test_identical_answers_are_reviewed_once(repository: Path) -> None:
         await turbo(server, repository, "--candidates", "3", "tasks/add-double.md", rounds=1)
         reviews = [prompt for role, prompt in server.prompts if role == "reviewer"]
     assert len(reviews) == 1
+
+
+async def test_independent_steps_are_written_at_the_same_time(repository: Path) -> None:
+    steps = [
+        {"path": f"kit/{name}.py", "action": "create", "instruction": f"Write {name}.py",
+         "depends_on": needs}
+        for name, needs in (("double", []), ("other", []), ("third", [1]))
+    ]  # fmt: skip
+    both = asyncio.Event()
+    waiting = []
+
+    class Together(FakeTeamServer):
+        """Answers the first two coders only when both have asked."""
+
+        async def _dispatch(self, call: Call, reply: Responder) -> None:
+            prompt = "".join(map(chr, call.body["prompt"])) if "/completion" in call.path else ""
+            if "# Role: coder" in prompt and "third.py" not in prompt:
+                waiting.append(prompt)
+                if len(waiting) == 2:
+                    both.set()
+                async with asyncio.timeout(20):
+                    await both.wait()
+            await super()._dispatch(call, reply)
+
+    task = repository / "tasks" / "three.md"
+    task.write_text("---\ntitle: Three files\n---\nWrite them.\n")
+    async with Together(
+        planner=json.dumps({"summary": "S", "steps": steps, "read": []}),
+        coder=lambda prompt, _: RIGHT if "Write double.py" in prompt else code("one = 1\n"),
+        reviewer=ACCEPT,
+    ) as server:
+        ended = await turbo(server, repository, "--candidates", "1", "tasks/three.md")
+        third = next(p for role, p in server.prompts if role == "coder" and "Write third" in p)
+    assert ended.exit_code == 0, ended.err
+    assert "number * 2" in third
+    changed = git(repository, "show", "--format=", "--name-only", ended.last["commit"])
+    assert changed.split() == ["kit/double.py", "kit/other.py", "kit/third.py"]
