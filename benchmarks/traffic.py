@@ -15,7 +15,7 @@ from itertools import product
 from agent.core.prompt_encoder import PromptEncoder
 from agent.core.prompts import Prompt, PromptBook
 from agent.core.sampling import CODING, Sampling
-from agent.core.slots import common_prefix
+from agent.core.token_prefix import common_prefix
 from agent.team.repo_context import fenced, render_repository, render_step
 
 _SHARED_TOKENS = 1800

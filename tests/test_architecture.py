@@ -15,7 +15,8 @@ NODES = {"planner", "coder", "reviewer"}
 LAYER = {
     "fences": 0,
     "front_matter": 0,
-    "live_view": 0,
+    "live_view": 1,
+    "plain_view": 0,
     "repo_context": 0,
     "runs": 0,
     "tally": 0,

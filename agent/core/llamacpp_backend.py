@@ -27,7 +27,8 @@ from agent.core.prompt_encoder import Encoded, PromptEncoder
 from agent.core.restore_probe import Restore, find_restore
 from agent.core.sampling import Sampling
 from agent.core.slot_locks import SlotLocks
-from agent.core.slots import SlotPool, common_prefix, whole_prefix
+from agent.core.slots import SlotPool
+from agent.core.token_prefix import common_prefix, whole_prefix
 
 _GARBLED_RETRIES = 2
 _TOKENS_AROUND = 12

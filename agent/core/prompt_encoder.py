@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from agent.core.llamacpp_client import LlamaCppClient
 from agent.core.prompts import Prompt
-from agent.core.slots import common_prefix
+from agent.core.token_prefix import common_prefix
 
 _REMEMBERED = 64
 """Prompts; a few MB at the most."""

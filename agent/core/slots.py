@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from agent.core.errors import BackendStalled
 from agent.core.slot_locks import SlotLocks
+from agent.core.token_prefix import common_prefix
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.25
 _FIRST_POLL_S = 0.02
@@ -292,23 +293,3 @@ class SlotPool:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def whole_prefix(held: Sequence[int], wanted: Sequence[int]) -> int:
-    """Tokens of `held` when `wanted` begins with all of them, else none: what a model can use whose
-    state cannot be taken back."""
-    return len(held) if common_prefix(held, wanted) == len(held) else 0
-
-
-def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """Leading items that both have in common. Halving: slices compare much faster than a loop."""
-    low, high = 0, min(len(left), len(right))
-    if left[:high] == right[:high]:
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if left[low:middle] == right[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low

@@ -20,6 +20,8 @@ from agent.core.workspace import Workspace
 from agent.team.state import Review, Verified
 
 Answer = TypeVar("Answer", bound=BaseModel)
+_ENOUGH_TO_TELL = 64
+"""Computed prompt tokens below which a request's rate says little."""
 
 
 @dataclass
@@ -65,8 +67,16 @@ class Totals:
     """Candidates that were begun, in all rounds."""
     busy_s: float = 0.0
     """Wall seconds during which at least one request ran."""
+    reading_rate: float = 0.0
+    """Prompt tokens per second of the request that read fastest; others shared the machine."""
     _running: int = 0
     _since: float = 0.0
+
+    def note_rate(self, reply: Reply) -> None:
+        """Learn from a reply how fast prompts are read."""
+        computed, seconds = reply.usage.computed, reply.timing.prefill_s
+        if computed >= _ENOUGH_TO_TELL and seconds > 0:
+            self.reading_rate = max(self.reading_rate, computed / seconds)
 
     @contextmanager
     def request(self) -> Iterator[Meter]:
@@ -133,7 +143,7 @@ class TeamContext:
         with self.totals.request() as meter:
             reply = await self.backend.complete(request, self._progress(meter, role, candidate))
             meter.end(reply.usage)
-        self._tell_of_miss(reply, role)
+        self._account(reply, role)
         return reply
 
     async def ask_json(self, request: Request, answer: type[Answer], *, role: str) -> Answer:
@@ -146,11 +156,11 @@ class TeamContext:
                 meter.end(error.usage)
                 raise
             meter.end(reply.usage)
-        self._tell_of_miss(reply, role)
+        self._account(reply, role)
         return value
 
-    def _tell_of_miss(self, reply: Reply, role: str) -> None:
-        """Prompt tokens were computed again that a slot should have held."""
+    def _account(self, reply: Reply, role: str) -> None:
+        self.totals.note_rate(reply)
         if reply.miss is not None:
             self.journal.emit("cache_miss", role=role, **asdict(reply.miss))
 
@@ -165,6 +175,7 @@ class TeamContext:
                 slot=progress.slot,
                 prompt=progress.prompt,
                 done=progress.done,
+                cached=progress.cached,
             )
 
         return tell

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from agent.core.errors import TurboError
 from agent.core.terminal import printable
-from agent.team.live_view import LiveView, PlainView, QuietView, View
+from agent.team.live_view import LiveView
+from agent.team.plain_view import PlainView, QuietView, View
 from agent.team.result import INTERRUPTED, Ledger, RunResult, Status
 
 
@@ -203,6 +204,12 @@ def describe_outcome(result: RunResult) -> list[str]:
         lines.append(
             f"tokens: {usage.prompt} prompt = {usage.computed} computed + {usage.cached} cached; "
             f"{usage.predicted} predicted; {speed:.0f} tokens/s"
+        )
+    if usage.cached and result.reading_rate:
+        lines.append(
+            f"saved: {usage.cached} prompt tokens were not read again, "
+            f"{usage.cached / result.reading_rate:.1f} s at the {result.reading_rate:.0f} tokens/s "
+            "measured"
         )
     if result.fixed_tokens:
         fixed = ", ".join(f"{role} {count}" for role, count in result.fixed_tokens.items())

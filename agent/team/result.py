@@ -38,6 +38,8 @@ class RunResult:
     usage: Usage = field(default_factory=Usage)
     busy_s: float = 0.0
     """Wall seconds during which the model worked."""
+    reading_rate: float = 0.0
+    """Prompt tokens per second, as measured; 0 when unknown."""
     wall_s: float = 0.0
     fixed_tokens: dict[str, int] = field(default_factory=dict)
     """Tokens of each role's fixed text, the system prompt included."""
@@ -103,5 +105,6 @@ class Ledger:
             started=sum(result.started for result in self.results),
             usage=sum((result.usage for result in self.results), Usage()),
             busy_s=sum(result.busy_s for result in self.results),
+            reading_rate=max(result.reading_rate for result in self.results),
             wall_s=sum(result.wall_s for result in self.results),
         )

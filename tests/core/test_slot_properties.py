@@ -20,7 +20,8 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from agent.core.slot_locks import SlotLocks
-from agent.core.slots import SlotPool, common_prefix
+from agent.core.slots import SlotPool
+from agent.core.token_prefix import common_prefix
 
 Ending = Literal["ends", "gives up", "raises"]
 ENDINGS: tuple[Ending, ...] = ("ends", "ends", "gives up", "raises")

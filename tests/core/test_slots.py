@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from agent.core.errors import BackendStalled
 from agent.core.slot_locks import SlotLocks
-from agent.core.slots import SlotPool, common_prefix, whole_prefix
+from agent.core.slots import SlotPool
+from agent.core.token_prefix import common_prefix, whole_prefix
 
 
 async def always_idle(slot: int) -> bool:

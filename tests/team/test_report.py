@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from agent.core.errors import EngineError
-from agent.team.live_view import LiveView, PlainView, describe
+from agent.team.live_view import LiveView
+from agent.team.plain_view import PlainView, describe
 from agent.team.report import Reporter, describe_tests
 from agent.team.result import Ledger, RunResult
 from agent.team.state import Candidate, Verified
@@ -117,3 +119,32 @@ def test_no_view_lets_control_characters_through(kind: type[PlainView] | type[Li
     assert not {"\x07", "\x9b", "\x7f"} & set(shown)
     assert "\x1b]" not in shown
     assert "\x1b[8m" not in shown
+
+
+def test_the_live_view_has_a_row_per_slot_and_a_total() -> None:
+    out = io.StringIO()
+    view = LiveView(Console(file=out, width=120, force_terminal=True), verbose=False)
+    for candidate in (0, 1):
+        view.on_event("candidate_started", {"candidate": candidate, "round": 0, "seed": 1})
+        for done in (1, 5):
+            view.on_event(
+                "progress",
+                {
+                    "role": "coder",
+                    "candidate": candidate,
+                    "phase": "decode",
+                    "slot": candidate + 2,
+                    "prompt": 500,
+                    "cached": 400,
+                    "done": done,
+                },
+            )
+    view.close()
+    rows = [line.split() for line in Text.from_ansi(out.getvalue()).plain.splitlines()]
+    assert ["slot", "phase", "tokens/s", "cached/prompt", "for"] in rows
+    slots = [row for row in rows if row[-3:-1] == ["400/500", "coder"]]
+    assert [(row[0], row[1], row[-1]) for row in slots][-2:] == [
+        ("2", "writing", "0"),
+        ("3", "writing", "1"),
+    ]
+    assert any(row[:3] == ["all", "2", "busy"] and row[-1] == "800/1000" for row in rows)
