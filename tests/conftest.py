@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import pytest_asyncio
 from servers import RealServer
 
 from agent.core.config import Settings
+
+# On a busy machine an example may take long, and nothing of a run is to stay behind.
+hypothesis.settings.register_profile("here", deadline=None, database=None)
+hypothesis.settings.load_profile("here")
 
 
 @pytest.fixture(scope="session", autouse=True)

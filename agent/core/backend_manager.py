@@ -31,6 +31,10 @@ class Usage:
     expected_cached: int = 0
     """What the order of prompts promised before the request was sent."""
     predicted: int = 0
+    drafted: int = 0
+    """Predicted tokens that speculation guessed ahead, right or wrong."""
+    accepted: int = 0
+    """Those of them that were right."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(

@@ -97,6 +97,10 @@ class Settings(BaseSettings):
     llamacpp_parallel: int = Field(default=4, ge=1, le=64)
     """Slots: requests that are decoded at the same time."""
 
+    llamacpp_speculation: Literal["off", "ngram"] = "off"
+    """ngram: guess tokens from what the prompt holds already, for edits that copy a file. Measure
+    it on your machine: with all slots busy it may as well cost time."""
+
     llamacpp_threads: int | None = Field(default=None, ge=1)
     """CPU threads for decoding. Unset: physical cores, one for a very small model."""
 

@@ -74,6 +74,8 @@ class Generation:
                 cached=self.cached,
                 expected_cached=expected,
                 predicted=self.predicted,
+                drafted=final.drafted if final else 0,
+                accepted=final.accepted if final else 0,
             ),
             timing=Timing(
                 queued_s=queued_s,

@@ -88,6 +88,7 @@ def plan_launch(
     if info.sliding_window and slot_dir is not None:
         argv += known.flag("--swa-full")  # rule 4: else a restored prefix is not reused
     argv += _devices(known, settings, tiny=tiny, notes=notes)
+    argv += _speculation(known, settings, notes)
     if tiny:
         argv += known.flag("--no-warmup")  # a third of the start-up time of such a model
     argv += known.flag("--jinja") + known.flag("--metrics") + known.flag("--slots")
@@ -159,6 +160,18 @@ def _devices(known: _Known, settings: Settings, *, tiny: bool, notes: list[str])
     if layers == "auto":
         return []
     return known.flag("--n-gpu-layers", str(layers)) or known.flag("-ngl", str(layers))
+
+
+def _speculation(known: _Known, settings: Settings, notes: list[str]) -> list[str]:
+    """Rule 10: drafts from n-grams of the context need no draft model."""
+    if settings.llamacpp_speculation == "off":
+        return []
+    flags = known.flag("--spec-type", "ngram-mod")
+    if not flags:
+        notes.append("This llama-server cannot speculate, so LLAMACPP_SPECULATION is not used.")
+        return []
+    flags += known.flag("--spec-ngram-mod-n-min", "4")
+    return flags + known.flag("--spec-ngram-mod-n-match", "16")
 
 
 def _padded(tokens: int) -> int:

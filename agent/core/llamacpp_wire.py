@@ -56,6 +56,10 @@ class Final:
     predicted: int
     prefill_s: float
     decode_s: float
+    drafted: int = 0
+    """Tokens that speculation guessed; 0 without it."""
+    accepted: int = 0
+    """Those of them that were right."""
 
 
 Event = Prefill | Piece | Final
@@ -101,6 +105,8 @@ def parse_event(payload: bytes) -> Event | Failure:
             predicted=data["tokens_predicted"],
             prefill_s=timings["prompt_ms"] / 1000,
             decode_s=timings["predicted_ms"] / 1000,
+            drafted=timings.get("draft_n", 0),
+            accepted=timings.get("draft_n_accepted", 0),
         )
     if "prompt_progress" in data:
         progress = data["prompt_progress"]

@@ -205,6 +205,8 @@ def describe_outcome(result: RunResult) -> list[str]:
             f"tokens: {usage.prompt} prompt = {usage.computed} computed + {usage.cached} cached; "
             f"{usage.predicted} predicted; {speed:.0f} tokens/s"
         )
+    if usage.drafted:
+        lines.append(f"speculation: {usage.accepted} of {usage.drafted} guessed tokens were right")
     if usage.cached and result.reading_rate:
         lines.append(
             f"saved: {usage.cached} prompt tokens were not read again, "

@@ -20,6 +20,7 @@ OPTIONAL = frozenset(
     | {"--device", "--n-gpu-layers", "--no-warmup", "--jinja", "--metrics", "--slots"}
     | {"--sse-ping-interval", "--no-ui", "--no-webui", "--offline", "--log-colors"}
     | {"--api-key-file", "--swa-full"}
+    | {"--spec-type", "--spec-ngram-mod-n-min", "--spec-ngram-mod-n-match"}
 )
 BINARY = Binary(
     path=Path("/opt/llama-server"),
@@ -164,3 +165,13 @@ def test_a_sliding_window_is_kept_whole_where_prefixes_are_saved(
     info = replace(LARGE, sliding_window=window)
     made = plan(info=info, slot_dir=Path(folder) if folder else None)
     assert ("--swa-full" in made.argv) is given
+
+
+def test_speculation_is_off_until_it_is_asked_for() -> None:
+    assert "--spec-type" not in plan().argv
+    made = plan(llamacpp_speculation="ngram")
+    assert made.argv[made.argv.index("--spec-type") + 1] == "ngram-mod"
+    older = replace(BINARY, flags=OPTIONAL - {"--spec-type"})
+    made = plan(binary=older, llamacpp_speculation="ngram")
+    assert not any("spec" in word for word in made.argv)
+    assert any("LLAMACPP_SPECULATION" in note for note in made.notes)

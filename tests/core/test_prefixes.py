@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -252,3 +252,20 @@ async def test_a_server_that_lost_its_slots_is_a_miss_that_says_where() -> None:
     assert reply.miss.expected == reply.usage.prompt - 1
     assert reply.miss.around.startswith("<|im_start|>system\nYou write")
     assert third.miss is None
+
+
+@pytest.mark.usefixtures("own_cache")
+async def test_speculation_tells_what_it_guessed_and_changes_no_answer() -> None:
+    """A schema that makes the model copy what its prompt holds: nothing is easier to guess."""
+    text = ", ".join(f"item {number} costs {number * 7 % 23}" for number in range(60))
+    request = replace(
+        ask("coder", f"Copy this: {text}"), json_schema={"const": text}, max_tokens=900
+    )
+    replies = []
+    for way in ("off", "ngram"):
+        async with get_backend(Settings.model_validate({"llamacpp_speculation": way})) as engine:
+            replies.append(await engine.backend.complete(request))
+    plain, guessed = replies
+    assert guessed.text == plain.text
+    assert plain.usage.drafted == 0
+    assert guessed.usage.drafted >= guessed.usage.accepted > 50
