@@ -29,6 +29,7 @@ LAYER = {
     "verification": 2,
     "context": 3,
     "locate": 3,
+    "manifest": 3,
     "waves": 3,
     "result": 3,
     "edits": 4,

@@ -164,6 +164,8 @@ class Opened:
     """A backend that is ready, and what the report says of it."""
 
     backend: Backend
+    engine: Mapping[str, Any]
+    """What another run must have the same to give the same answers; JSON values."""
     description: str
     """One line: binary or address, model, slots, context."""
     server_log: Path | None = None

@@ -42,6 +42,8 @@ class LaunchPlan:
     """Where the server saves slots; None when it saves none."""
     key_in_environment: bool
     """The binary knows no key file and takes the key as LLAMA_API_KEY."""
+    build: str
+    """Version and commit of the binary, as far as it tells them."""
     description: str
     """Build and threads, for reports; model, slots and context are asked of the server itself."""
     notes: tuple[str, ...]
@@ -108,6 +110,7 @@ def plan_launch(
         api_key_file=api_key_file,
         slot_dir=slot_dir if known.flag("--slot-save-path") else None,
         key_in_environment=not key_file,
+        build=_build(binary),
         description=_describe(binary, threads),
         notes=tuple(notes),
     )
@@ -178,9 +181,12 @@ def _padded(tokens: int) -> int:
     return -(-tokens // _PADDING) * _PADDING
 
 
+def _build(binary: Binary) -> str:
+    return " ".join(x for x in (binary.version, binary.commit) if x)
+
+
 def _describe(binary: Binary, threads: int) -> str:
-    build = " ".join(x for x in (binary.version, binary.commit) if x)
-    return f"llama-server {build} on {threads} thread{'s' if threads > 1 else ''}"
+    return f"llama-server {_build(binary)} on {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _gib(size: int) -> str:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.core.backend_manager import Opened
 from agent.core.config import Settings
@@ -44,14 +44,21 @@ async def open_llamacpp(
                 locks=SlotLocks(cache_folder("slots", private=True), url),
             )
             who, log = f"llama-server at {settings.llamacpp_url}", None
+            engine: dict[str, Any] = {"url": url}
             notice(f"using the {who}")
         else:
             # Owning a server pulls in hardware and GGUF probing, which an attached one never needs.
             from agent.core.llamacpp_server import open_server  # noqa: PLC0415
 
             server = await stack.enter_async_context(open_server(settings, notice=notice))
-            layout = await asyncio.to_thread(_layout, server)
-            bank = _bank(settings, server, layout)
+            digest = await asyncio.to_thread(model_digest, server.model, cache_folder("digests"))
+            bank = _bank(settings, server, digest)
+            engine = {
+                "build": server.plan.build,
+                "argv": list(server.plan.argv),
+                "model": str(server.model),
+                "model_sha256": digest,
+            }
             backend = LlamaCppBackend(
                 server.url,
                 api_key=server.api_key,
@@ -63,7 +70,7 @@ async def open_llamacpp(
             who, log = server.description, server.log
         await stack.enter_async_context(backend)
         description = f"{who}: {backend.model}, {backend.slots} slots x {backend.context} tokens"
-        yield Opened(backend=backend, description=description, server_log=log)
+        yield Opened(backend=backend, engine=engine, description=description, server_log=log)
 
 
 def _death_of(server: LlamaCppServer) -> ServerError | None:
@@ -73,15 +80,10 @@ def _death_of(server: LlamaCppServer) -> ServerError | None:
     return ServerError(reason, log=server.log, fix="Run again; the log says more.")
 
 
-def _layout(server: LlamaCppServer) -> str:
-    argv = server.plan.argv
-    digest = model_digest(server.model, cache_folder("digests"))
-    return layout_of(argv, model=digest, build=stamp(Path(argv[0])))
-
-
-def _bank(settings: Settings, server: LlamaCppServer, layout: str) -> PrefixBank | None:
-    folder = server.plan.slot_dir
+def _bank(settings: Settings, server: LlamaCppServer, digest: str) -> PrefixBank | None:
+    folder, argv = server.plan.slot_dir, server.plan.argv
     if folder is None:
         return None
+    layout = layout_of(argv, model=digest, build=stamp(Path(argv[0])))
     most = settings.prefix_bank_max_mb << 20
     return PrefixBank(folder, layout=layout, model=server.model.name, max_bytes=most)

@@ -276,7 +276,8 @@ async def open_ollama(
             )
         description = f"Ollama {release} at {url}: {backend.model}, {backend.context} tokens"
         notice(f"using {description}")
-        yield Opened(backend=backend, description=description)
+        engine = {"ollama": settings.ollama_local, "model": settings.ollama_model}
+        yield Opened(backend=backend, engine=engine, description=description)
 
 
 def _estimate(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -143,7 +144,7 @@ class TeamContext:
         with self.totals.request() as meter:
             reply = await self.backend.complete(request, self._progress(meter, role, candidate))
             meter.end(reply.usage)
-        self._account(reply, role)
+        self._account(request, reply, role, candidate)
         return reply
 
     async def ask_json(self, request: Request, answer: type[Answer], *, role: str) -> Answer:
@@ -156,11 +157,21 @@ class TeamContext:
                 meter.end(error.usage)
                 raise
             meter.end(reply.usage)
-        self._account(reply, role)
+        self._account(request, reply, role, None)
         return value
 
-    def _account(self, reply: Reply, role: str) -> None:
+    def _account(self, request: Request, reply: Reply, role: str, candidate: int | None) -> None:
         self.totals.note_rate(reply)
+        self.journal.emit(
+            "answered",
+            role=role,
+            candidate=candidate,
+            seed=reply.seed,
+            slot=reply.slot,
+            prompt=_digest(request.prompt.system + request.prompt.user),
+            answer=_digest(reply.text),
+            tokens=asdict(reply.usage),
+        )
         if reply.miss is not None:
             self.journal.emit("cache_miss", role=role, **asdict(reply.miss))
 
@@ -179,3 +190,7 @@ class TeamContext:
             )
 
         return tell
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

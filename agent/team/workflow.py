@@ -24,6 +24,7 @@ from agent.core.errors import TurboError
 from agent.core.journal import Journal
 from agent.core.workspace import Workspace
 from agent.team.conclusion import Record, conclude, task_trailer
+from agent.team.manifest import write_manifest
 from agent.team.preparation import check_tasks, find_test_command, prepare
 from agent.team.result import INTERRUPTED, Ledger, RunResult
 from agent.team.runs import new_run_name, open_workspace, tidy_up
@@ -136,10 +137,12 @@ async def run_task(task: Task, session: Session) -> RunResult:
     async with AsyncExitStack() as stack:
         try:
             workspace = await stack.enter_async_context(open_workspace(session.repository, run))
-            journal.open(workspace.state_dir / "runs" / run / "journal.jsonl")
+            folder = workspace.state_dir / "runs" / run
+            journal.open(folder / "journal.jsonl")
             stack.callback(journal.close)
             journal.emit("run_started", **_start_of(task, workspace))
             opened, graph = await session.engine.ready()
+            write_manifest(folder, task, settings, opened, workspace)
             context = await prepare(
                 task, settings, journal, opened.backend, workspace, record.totals
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -13,7 +14,7 @@ import psutil
 import pytest
 from team.conftest import git, run_turbo
 
-from agent.core.config import cache_dir
+from agent.core.config import cache_dir, embedded_model
 
 WORKFLOW = ("-m", "agent.team.workflow")
 
@@ -105,6 +106,32 @@ async def test_it_repeats_cleanly(tmp_path: Path) -> None:
     assert [run.exit_code for run in runs] == [0, 0]
     assert runs[0].named("plan_ready") == runs[1].named("plan_ready")
     assert runs[0].last["branch"] != runs[1].last["branch"]
+
+
+async def test_a_run_says_what_it_was_made_of(repository: Path) -> None:
+    runs = [
+        await run_turbo("run", "--json", "tasks/add-double.md", cwd=repository) for _ in range(2)
+    ]
+    manifests = []
+    for run in runs:
+        name = run.named("run_started")[0]["run"]
+        folder = repository / ".git" / ".turbo" / "runs" / name
+        manifests.append(json.loads((folder / "manifest.json").read_text()))
+    engine = manifests[0]["engine"]
+    assert engine["model_sha256"] == hashlib.sha256(embedded_model().read_bytes()).hexdigest()
+    assert "--parallel" in engine["argv"]
+    assert engine["build"]
+    assert manifests[0]["base"] == git(repository, "rev-parse", "HEAD")
+    assert manifests[0]["settings"] == manifests[1]["settings"]
+    plans = [
+        next((event["prompt"], event["answer"], event["seed"]) for event in run.named("answered"))
+        for run in runs
+    ]
+    assert plans[0] == plans[1]
+    for run in runs:
+        assert not run.named("cache_miss")
+        tokens = run.last["tokens"]
+        assert tokens["cached"] == tokens["expected_cached"]
 
 
 async def test_a_server_that_dies_under_the_run_ends_it_with_its_log(repository: Path) -> None:
