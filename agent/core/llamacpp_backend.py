@@ -75,9 +75,11 @@ class LlamaCppBackend:
         try:
             await self._client.wait_loaded(self._load_s)
             self._served = await self._client.props()
-            self._encoder = PromptEncoder(self._client, bos=self._served.bos)
-            await self._encoder.learn()
             restore = await find_restore(self._client, self._bank) if self._bank else Restore.NONE
+            self._encoder = PromptEncoder(
+                self._client, bos=self._served.bos, beginnings=restore is not Restore.NONE
+            )
+            await self._encoder.learn()
             self._prefixes = Prefixes(self._client, self._bank, restore, self._notice)
         except BaseException:
             await self._client.aclose()

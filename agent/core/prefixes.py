@@ -37,8 +37,6 @@ class PrefixUse:
 
     computed: int = 0
     """Computed ahead of it, for this and for others."""
-    restored: int = 0
-    """Taken from a file instead of being computed."""
     seconds: float = 0.0
     """What computing them took, as the server reports it."""
 
@@ -86,7 +84,6 @@ class Prefixes:
         use = PrefixUse()
         for end in reversed(ends):
             if _worth(lease, end) and await self._restore(bank, lease, prompt.ids[:end]):
-                use = PrefixUse(restored=end)
                 break
         for end in ends:
             if self._bank is not None and _worth(lease, end):
@@ -129,7 +126,7 @@ class Prefixes:
         while (other := self._under_way.get(name)) is not None:
             await asyncio.shield(other)
             if await self._restore(bank, lease, ids):
-                return replace(before, restored=end)
+                return before
             if self._bank is None:
                 return before
         done = self._under_way[name] = asyncio.get_running_loop().create_future()

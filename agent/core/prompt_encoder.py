@@ -65,17 +65,21 @@ class Encoded:
 
     ids: list[int]
     """Token ids of the whole prompt, BOS included where the model wants one."""
-    shared: int
-    """How many of them every prompt with the same system and shared part begins with."""
-    role: int
+    shared: int = 0
+    """How many of them every prompt with the same system and shared part begins with; 0 where
+    nobody wants to know."""
+    role: int = 0
     """The same with the role's fixed part."""
 
 
 class PromptEncoder:
     """The server's chat template and tokenizer, with a memory."""
 
-    def __init__(self, client: LlamaCppClient, *, bos: str) -> None:
+    def __init__(self, client: LlamaCppClient, *, bos: str, beginnings: bool = True) -> None:
+        """`beginnings`: whether to find out what a prompt shares with others, which costs a round
+        trip per task and one per role."""
         self._client = client
+        self._wants_beginnings = beginnings
         self._bos = bos
         self._known: OrderedDict[Prompt, asyncio.Task[Encoded]] = OrderedDict()
         self._beginnings: dict[Prompt, list[int]] = {}
@@ -115,9 +119,13 @@ class PromptEncoder:
         text = self._frame.render(prompt) if self._frame is not None else None
         if text is None:
             text = await self._client.apply_template(prompt.messages)
-        ids = await self._tokens(text)
-        shared = await self._beginning(replace(prompt, role="", volatile=""))
-        role = await self._beginning(replace(prompt, volatile=""))
+        if not self._wants_beginnings:
+            return Encoded(await self._tokens(text))
+        ids, shared, role = await asyncio.gather(
+            self._tokens(text),
+            self._beginning(replace(prompt, role="", volatile="")),
+            self._beginning(replace(prompt, volatile="")),
+        )
         # A token at the end of a beginning may differ from the one that the whole prompt has
         # there, so only what both have in common is a prefix.
         return Encoded(ids, common_prefix(ids, shared), common_prefix(ids, role))
