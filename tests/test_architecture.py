@@ -30,6 +30,7 @@ LAYER = {
     "context": 3,
     "locate": 3,
     "manifest": 3,
+    "replay": 1,
     "waves": 3,
     "result": 3,
     "edits": 4,

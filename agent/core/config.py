@@ -131,6 +131,14 @@ class Settings(BaseSettings):
     turbo_plans: int = Field(default=2, ge=1, le=5)
     """Plans per task: another one is made when no candidate of the one before passed its tests."""
 
+    turbo_determinism: Literal["strict", "stable", "fast"] = "stable"
+    """strict: the same answers again, one request at a time, nothing reused; stable: fixed seeds
+    and slots; fast: also what may change an answer now and then, such as speculation."""
+
+    turbo_overlap: Literal["off", "on"] = "off"
+    """on: while tests run, an idle slot reads what the reviewer will be asked. It helps where the
+    model runs on a GPU; on the cores that the tests need it does not."""
+
     turbo_seed: int = Field(default=1, ge=0)
     """First seed of a run; candidates and rounds count up from it."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
 from types import TracebackType
@@ -24,6 +24,7 @@ from agent.core.llamacpp_wire import Served
 from agent.core.prefix_bank import PrefixBank
 from agent.core.prefixes import Prefixes
 from agent.core.prompt_encoder import Encoded, PromptEncoder
+from agent.core.prompts import Prompt
 from agent.core.restore_probe import Restore, find_restore
 from agent.core.sampling import Sampling
 from agent.core.slot_locks import SlotLocks
@@ -35,6 +36,8 @@ _TOKENS_AROUND = 12
 """Shown on either side of the place of a cache miss."""
 _RETRY_SEED = 1_000_003
 """Added to the seed per retry: far from the seeds that candidates and rounds count through."""
+_LAST = 1_000
+"""Priority of what nobody waits for."""
 _RETRY_TEMPERATURE = 0.3
 """A greedy or nearly greedy retry would write the same bytes again."""
 
@@ -54,13 +57,14 @@ class LlamaCppBackend:
         died: Callable[[], ServerError | None] | None = None,
         bank: PrefixBank | None = None,
         locks: SlotLocks | None = None,
+        strict: bool = False,
         notice: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`stall_timeout_s`: seconds without a token or progress. `load_timeout_s`: seconds to
         wait for a server that still loads its model. `died` tells why a server of ours is gone,
         None while it lives. `bank` lies in the server's folder for slots. `locks` are for a
-        server that others use too; they are closed with the backend. `notice` gets lines worth
-        knowing."""
+        server that others use too; they are closed with the backend. `strict`: one request at a
+        time, and none uses what an earlier one left. `notice` gets lines worth knowing."""
         self._client = LlamaCppClient(
             url, api_key=api_key, stall_timeout_s=stall_timeout_s, died=died
         )
@@ -68,6 +72,7 @@ class LlamaCppBackend:
         self._load_s = load_timeout_s
         self._bank = bank
         self._locks = locks
+        self._strict = strict
         self._notice = notice
         self._served = Served(context=0, slots=0, model="", bos="")
 
@@ -85,11 +90,11 @@ class LlamaCppBackend:
             await self._client.aclose()
             raise
         self._slots = SlotPool(
-            self._served.slots,
+            self.slots,
             is_idle=self._client.is_idle,
             wedged_after_s=self._stall_s,
             locks=self._locks,
-            reusable=whole_prefix if restore is Restore.EXTENSION else common_prefix,
+            reusable=self._reusable(restore),
         )
         return self
 
@@ -106,6 +111,11 @@ class LlamaCppBackend:
         self._prefixes.close()
         await self._client.aclose()
 
+    def _reusable(self, restore: Restore) -> Callable[[Sequence[int], Sequence[int]], int]:
+        if self._strict:
+            return _nothing
+        return whole_prefix if restore is Restore.EXTENSION else common_prefix
+
     @property
     def model(self) -> str:
         """The model as the server names it."""
@@ -118,8 +128,8 @@ class LlamaCppBackend:
 
     @property
     def slots(self) -> int:
-        """Slots, as served."""
-        return self._served.slots
+        """Slots that are used."""
+        return 1 if self._strict else self._served.slots
 
     async def count_tokens(self, text: str) -> int:
         """Exact, by the server's tokenizer; without the tokens that a chat template adds."""
@@ -140,6 +150,21 @@ class LlamaCppBackend:
                     setting="LLAMACPP_CONTEXT_SIZE",
                 )
             return await self._complete(request, prompt, on_progress or _ignore)
+
+    async def read_ahead(self, prompt: Prompt, on_progress: OnProgress | None = None) -> None:
+        """See `Backend.read_ahead`. Cancelling it closes the stream."""
+        if self._strict:
+            return
+        report = on_progress or _ignore
+        encoded = await self._encoder.encode_beginning(prompt)
+        idle = self._slots.free and not self._slots.waiting
+        if not idle or len(encoded.ids) >= self.context:
+            return
+        async with self._slots.lease(encoded.ids, priority=_LAST) as lease:
+            ahead = await self._prefixes.provide(lease, prompt, encoded, report)
+            await self._prefixes.read(
+                lease, encoded, ahead, report, until=lambda: self._slots.waiting > 0
+            )
 
     async def complete_json(
         self, request: Request, answer: type[Answer], on_progress: OnProgress | None = None
@@ -166,9 +191,11 @@ class LlamaCppBackend:
         queued_at = monotonic()
         async with self._slots.lease(ids, priority=request.priority) as lease:
             sent_at = monotonic()
-            ahead = await self._prefixes.provide(lease, request, prompt, report)
+            ahead = await self._prefixes.provide(
+                lease, request.prompt, prompt, report, alike=request.alike
+            )
             generation = Generation(ids=ids, lease=lease, sent_at=sent_at, ahead=ahead)
-            body = _body(request, ids, sampling, lease.slot)
+            body = _body(request, ids, sampling, lease.slot, reuse=not self._strict)
             try:
                 async with self._client.completion(body, answer=request.max_tokens) as events:
                     async for event in events:
@@ -196,12 +223,19 @@ class LlamaCppBackend:
         )
 
 
-def _body(request: Request, ids: list[int], sampling: Sampling, slot: int) -> dict[str, Any]:
+def _nothing(held: Sequence[int], wanted: Sequence[int]) -> int:
+    """Nothing of what a slot holds is used."""
+    return 0
+
+
+def _body(
+    request: Request, ids: list[int], sampling: Sampling, slot: int, *, reuse: bool
+) -> dict[str, Any]:
     body: dict[str, Any] = {
         "prompt": ids,
         "id_slot": slot,
         "n_predict": request.max_tokens,
-        "cache_prompt": True,
+        "cache_prompt": reuse,
         "stream": True,
         "return_progress": True,
         "seed": sampling.seed,

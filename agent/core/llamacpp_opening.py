@@ -23,6 +23,11 @@ from agent.core.slot_locks import SlotLocks
 if TYPE_CHECKING:
     from agent.core.llamacpp_server import LlamaCppServer
 
+_NOT_ALONE = (
+    "TURBO_DETERMINISM=strict holds on this server only while nobody else uses it and as long as "
+    "it does not speculate."
+)
+
 
 @asynccontextmanager
 async def open_llamacpp(
@@ -32,6 +37,7 @@ async def open_llamacpp(
 
     Raises an EngineError when neither can be had, SettingsError for an address that is none.
     """
+    strict = settings.turbo_determinism == "strict"
     async with AsyncExitStack() as stack:
         if settings.llamacpp_url is not None:
             key = settings.llamacpp_api_key
@@ -42,10 +48,13 @@ async def open_llamacpp(
                 stall_timeout_s=settings.request_timeout_s,
                 load_timeout_s=settings.llamacpp_start_timeout_s,
                 locks=SlotLocks(cache_folder("slots", private=True), url),
+                strict=strict,
             )
             who, log = f"llama-server at {settings.llamacpp_url}", None
             engine: dict[str, Any] = {"url": url}
             notice(f"using the {who}")
+            if strict:
+                notice(_NOT_ALONE)
         else:
             # Owning a server pulls in hardware and GGUF probing, which an attached one never needs.
             from agent.core.llamacpp_server import open_server  # noqa: PLC0415
@@ -65,6 +74,7 @@ async def open_llamacpp(
                 stall_timeout_s=settings.request_timeout_s,
                 died=lambda: _death_of(server),
                 bank=bank,
+                strict=strict,
                 notice=notice,
             )
             who, log = server.description, server.log

@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
-from agent.core.backend_manager import OnProgress, Progress, Request
+from agent.core.backend_manager import OnProgress, Progress
 from agent.core.errors import RequestRefused
 from agent.core.llamacpp_client import LlamaCppClient
 from agent.core.llamacpp_wire import Final, Prefill
@@ -71,16 +72,17 @@ class Prefixes:
                 del self._running[branch]
 
     async def provide(
-        self, lease: Lease, request: Request, prompt: Encoded, report: OnProgress
+        self, lease: Lease, asked: Prompt, prompt: Encoded, report: OnProgress, *, alike: int = 1
     ) -> PrefixUse:
-        """Bring the lease's slot along the shared prefixes of the request, encoded as `prompt`.
+        """Bring the lease's slot along the shared prefixes of what is asked, encoded as `prompt`;
+        `alike` requests ask the very same.
 
         Raises a BackendError when the server fails; a file that cannot be used is never an error.
         """
         bank = self._bank
         if bank is None:
             return PrefixUse()
-        ends = self._ends(request, prompt)
+        ends = self._ends(asked, prompt, alike)
         use = PrefixUse()
         for end in reversed(ends):
             if _worth(lease, end) and await self._restore(bank, lease, prompt.ids[:end]):
@@ -92,16 +94,38 @@ class Prefixes:
                 )
         return use
 
-    def _ends(self, request: Request, prompt: Encoded) -> list[int]:
+    def _ends(self, asked: Prompt, prompt: Encoded, alike: int) -> list[int]:
         """Where the prefixes end that others share, in tokens."""
         ends = [prompt.shared]
-        asked = request.prompt
-        if request.alike > 1:
+        if alike > 1:
             ends.append(len(prompt.ids))
         elif self._running[asked.system, asked.shared, asked.role] > 1:
             ends.append(prompt.role)
         # The last token is computed anyway: its output is the first token of the answer.
         return [min(end, len(prompt.ids) - 1) for end in ends]
+
+    async def read(
+        self,
+        lease: Lease,
+        prompt: Encoded,
+        ahead: PrefixUse,
+        report: OnProgress,
+        *,
+        until: Callable[[], bool],
+    ) -> None:
+        """Read the whole of `prompt` into the slot and write nothing; stop early once `until`.
+        `ahead` is what `provide` did for it."""
+        async with self._client.completion(_reading(lease, prompt.ids), answer=0) as events:
+            async for event in events:
+                if isinstance(event, Prefill):
+                    lease.held = prompt.ids[: event.done]
+                    cached = max(0, event.cached - ahead.computed)
+                    report(_progress(lease, prompt, event.done, cached))
+                elif isinstance(event, Final):
+                    lease.held = prompt.ids
+                    lease.idle = True
+                if until():
+                    return
 
     def close(self) -> None:
         """Remove the files that only served this server."""
@@ -147,27 +171,12 @@ class Prefixes:
         report: OnProgress,
     ) -> PrefixUse:
         """Read a prefix into the slot and write nothing."""
-        body = {
-            "prompt": ids,
-            "id_slot": lease.slot,
-            "n_predict": 0,
-            "cache_prompt": True,
-            "stream": True,
-            "return_progress": True,
-        }
         use = before
-        async with self._client.completion(body, answer=0) as events:
+        async with self._client.completion(_reading(lease, ids), answer=0) as events:
             async for event in events:
                 if isinstance(event, Prefill):
-                    report(
-                        Progress(
-                            phase="prefill",
-                            slot=lease.slot,
-                            prompt=len(prompt.ids),
-                            done=event.done,
-                            cached=max(0, event.cached - before.computed),
-                        )
-                    )
+                    cached = max(0, event.cached - before.computed)
+                    report(_progress(lease, prompt, event.done, cached))
                 elif isinstance(event, Final):
                     use = replace(
                         before,
@@ -210,6 +219,24 @@ class Prefixes:
             self._bank.close()
             self._bank = None
             self._notice(f"Prefixes cannot be saved and are computed in every slot anew: {reason}")
+
+
+def _reading(lease: Lease, ids: list[int]) -> dict[str, Any]:
+    """The body that lets the lease's slot read these tokens and write nothing."""
+    return {
+        "prompt": ids,
+        "id_slot": lease.slot,
+        "n_predict": 0,
+        "cache_prompt": True,
+        "stream": True,
+        "return_progress": True,
+    }
+
+
+def _progress(lease: Lease, prompt: Encoded, done: int, cached: int) -> Progress:
+    return Progress(
+        phase="prefill", slot=lease.slot, prompt=len(prompt.ids), done=done, cached=cached
+    )
 
 
 def _worth(lease: Lease, end: int) -> bool:

@@ -108,6 +108,16 @@ class PromptEncoder:
         # Shielded: of several who wait for the same prompt, one may be cancelled.
         return await asyncio.shield(task)
 
+    async def encode_beginning(self, prompt: Prompt) -> Encoded:
+        """The tokens of a prompt that will go on: without what the template writes at its end.
+
+        Where the template cannot be told apart from the messages, that end is part of them.
+        Raises a BackendError."""
+        shared = await self._beginning(replace(prompt, role="", volatile=""))
+        role = await self._beginning(replace(prompt, volatile=""))
+        ids = await self._tokens(await self._text_of_beginning(prompt))
+        return Encoded(ids, common_prefix(ids, shared), common_prefix(ids, role))
+
     async def aclose(self) -> None:
         """Stop what is under way."""
         tasks = [task for task in self._known.values() if not task.done()]
@@ -137,12 +147,14 @@ class PromptEncoder:
         if prompt not in self._beginnings:
             if len(self._beginnings) >= _BEGINNINGS:
                 self._beginnings.clear()
-            if self._frame is not None:
-                text = self._frame.beginning(prompt)
-            else:
-                text = await self._client.apply_template(prompt.messages)
+            text = await self._text_of_beginning(prompt)
             self._beginnings[prompt] = await self._tokens(text)
         return self._beginnings[prompt]
+
+    async def _text_of_beginning(self, prompt: Prompt) -> str:
+        if self._frame is not None:
+            return self._frame.beginning(prompt)
+        return await self._client.apply_template(prompt.messages)
 
     async def _tokens(self, text: str) -> list[int]:
         ids = await self._client.tokenize(text, add_special=True)

@@ -17,6 +17,7 @@ from agent.core.errors import TurboError
 from agent.core.terminal import printable
 from agent.team.live_view import LiveView
 from agent.team.plain_view import PlainView, QuietView, View
+from agent.team.replay import Replay
 from agent.team.result import INTERRUPTED, Ledger, RunResult, Status
 
 
@@ -68,6 +69,18 @@ class Reporter:
         if not ledger.results or ledger.results[-1].exit_code != verdict.exit_code:
             self._close(verdict)
         return ledger.exit_code
+
+    def end_replay(self, ledger: Ledger, replay: Replay) -> int:
+        """A run was run again; 1 when it went another way, 3 when the engine failed."""
+        self._show(ledger)
+        self._line(str(replay))
+        verdict = ledger.verdict()
+        if verdict.exit_code < 3:
+            code = 0 if replay.divergence is None else 1
+            reason = str(replay.divergence or "")
+            verdict = replace(verdict, exit_code=code, reason=reason)
+        self._close(verdict)
+        return verdict.exit_code
 
     def end_failed(self, error: TurboError, ledger: Ledger) -> int:
         """An expected failure ended everything."""

@@ -24,6 +24,8 @@ class RunResult:
     exit_code: int
     task: str = ""
     """Its title."""
+    run: str = ""
+    """The name of its folder below ``.turbo/runs``."""
     reason: str = ""
     """Why it was not accepted."""
     branch: str | None = None

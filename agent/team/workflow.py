@@ -24,10 +24,10 @@ from agent.core.errors import TurboError
 from agent.core.journal import Journal
 from agent.core.workspace import Workspace
 from agent.team.conclusion import Record, conclude, task_trailer
-from agent.team.manifest import write_manifest
+from agent.team.manifest import Manifest
 from agent.team.preparation import check_tasks, find_test_command, prepare
 from agent.team.result import INTERRUPTED, Ledger, RunResult
-from agent.team.runs import new_run_name, open_workspace, tidy_up
+from agent.team.runs import JOURNAL, new_run_name, open_workspace, tidy_up
 from agent.team.task_file import Task
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ class RunOptions:
     """Fast-forward the current branch to an accepted commit."""
     skip_done: bool = False
     """Leave out the tasks that a commit on a local branch names."""
+    base: str | None = None
+    """The commit to start from; the last one when None."""
+    publish: bool = True
+    """Put an accepted commit on a branch of its own."""
 
 
 class Engine:
@@ -105,7 +109,7 @@ async def run_tasks(
     A task that cannot be accepted does not stop those after it; an engine that fails does.
     Raises TurboError only for what is wrong before the first task starts.
     """
-    async with open_workspace(repository, new_run_name()) as workspace:
+    async with open_workspace(repository, new_run_name(), base=options.base) as workspace:
         waiting = await _not_done_yet(tasks, workspace)
         for done in (task for task in tasks if task not in waiting and not options.skip_done):
             text = f"{done.source}: a commit on a local branch did this already; it runs again."
@@ -132,17 +136,19 @@ async def run_tasks(
 
 async def run_task(task: Task, session: Session) -> RunResult:
     """Run one task to its end. Failures become a result; bugs and cancellation propagate."""
-    record = Record(RunResult(status="failed", exit_code=1, task=task.title))
     run, journal, settings = new_run_name(), session.journal, session.settings
+    record = Record(RunResult(status="failed", exit_code=1, task=task.title, run=run))
     async with AsyncExitStack() as stack:
         try:
-            workspace = await stack.enter_async_context(open_workspace(session.repository, run))
+            workspace = await stack.enter_async_context(
+                open_workspace(session.repository, run, base=session.options.base)
+            )
             folder = workspace.state_dir / "runs" / run
-            journal.open(folder / "journal.jsonl")
+            journal.open(folder / JOURNAL)
             stack.callback(journal.close)
             journal.emit("run_started", **_start_of(task, workspace))
             opened, graph = await session.engine.ready()
-            write_manifest(folder, task, settings, opened, workspace)
+            Manifest.of(task, settings, opened, workspace).write(folder)
             context = await prepare(
                 task, settings, journal, opened.backend, workspace, record.totals
             )
@@ -151,7 +157,14 @@ async def run_task(task: Task, session: Session) -> RunResult:
                 graph.checkpoints(workspace.state_dir / "checkpoints.sqlite")
             )
             state = await graph.run_graph(task, command, context, saver)
-            await conclude(task, state, context, record, apply=session.options.apply)
+            await conclude(
+                task,
+                state,
+                context,
+                record,
+                publish=session.options.publish,
+                apply=session.options.apply,
+            )
             await tidy_up(run, workspace.state_dir / "runs", saver)
         except TurboError as error:
             record.end("failed", error.exit_code, str(error))
