@@ -149,9 +149,9 @@ class Backend(Protocol):
         ...
 
     async def read_ahead(self, prompt: Prompt, on_progress: OnProgress | None = None) -> None:
-        """Let an idle slot read the beginning of a prompt that may be asked soon, so that only the
-        rest is left then. It gives way to requests that wait for a slot, and does nothing where
-        none is idle or where the server itself chooses slots. Raises a BackendError."""
+        """Let a slot read the beginning of a prompt that may be asked soon, so that only the rest
+        is left then. It only reads while no request runs, and ends when one comes; it does nothing
+        where the server itself chooses slots. Raises a BackendError."""
         ...
 
     async def complete_json(

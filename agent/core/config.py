@@ -136,8 +136,8 @@ class Settings(BaseSettings):
     and slots; fast: also what may change an answer now and then, such as speculation."""
 
     turbo_overlap: Literal["off", "on"] = "off"
-    """on: while tests run, an idle slot reads what the reviewer will be asked. It helps where the
-    model runs on a GPU; on the cores that the tests need it does not."""
+    """on: while tests run and no slot works, one reads what the reviewer will be asked. It helps
+    where tests leave a core idle or the model runs on a GPU; else it slows the tests."""
 
     turbo_seed: int = Field(default=1, ge=0)
     """First seed of a run; candidates and rounds count up from it."""

@@ -157,13 +157,17 @@ class LlamaCppBackend:
             return
         report = on_progress or _ignore
         encoded = await self._encoder.encode_beginning(prompt)
-        idle = self._slots.free and not self._slots.waiting
-        if not idle or len(encoded.ids) >= self.context:
+        # Reading a prompt all but stops what other slots decode (benchmarks/overlap.py).
+        if self._slots.free < self._slots.count or len(encoded.ids) >= self.context:
             return
         async with self._slots.lease(encoded.ids, priority=_LAST) as lease:
             ahead = await self._prefixes.provide(lease, prompt, encoded, report)
             await self._prefixes.read(
-                lease, encoded, ahead, report, until=lambda: self._slots.waiting > 0
+                lease,
+                encoded,
+                ahead,
+                report,
+                until=lambda: self._slots.free < self._slots.count - 1,
             )
 
     async def complete_json(
