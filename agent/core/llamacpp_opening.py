@@ -31,9 +31,13 @@ _NOT_ALONE = (
 
 @asynccontextmanager
 async def open_llamacpp(
-    settings: Settings, *, notice: Callable[[str], None] = lambda _: None
+    settings: Settings,
+    *,
+    notice: Callable[[str], None] = lambda _: None,
+    on_restart: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Opened]:
-    """A llama-server that runs at LLAMACPP_URL, or one of our own that ends with the block.
+    """A llama-server that runs at LLAMACPP_URL, or one of our own that ends with the block; that
+    one is started again when it dies or hangs, and `on_restart` is told why.
 
     Raises an EngineError when neither can be had, SettingsError for an address that is none.
     """
@@ -58,6 +62,7 @@ async def open_llamacpp(
         else:
             # Owning a server pulls in hardware and GGUF probing, which an attached one never needs.
             from agent.core.llamacpp_server import open_server  # noqa: PLC0415
+            from agent.core.server_keeper import ServerKeeper  # noqa: PLC0415
 
             server = await stack.enter_async_context(open_server(settings, notice=notice))
             digest = await asyncio.to_thread(model_digest, server.model, cache_folder("digests"))
@@ -68,11 +73,16 @@ async def open_llamacpp(
                 "model": str(server.model),
                 "model_sha256": digest,
             }
+            patience_s = settings.llamacpp_start_timeout_s
+            keeper = await stack.enter_async_context(
+                ServerKeeper(server, timeout_s=patience_s, on_restart=on_restart)
+            )
             backend = LlamaCppBackend(
                 server.url,
                 api_key=server.api_key,
                 stall_timeout_s=settings.request_timeout_s,
-                died=lambda: _death_of(server),
+                died=lambda: _death_of(keeper.server),
+                keeper=keeper,
                 bank=bank,
                 strict=strict,
                 notice=notice,

@@ -59,14 +59,15 @@ class LlamaCppServer:
     @classmethod
     @asynccontextmanager
     async def launch(
-        cls, plan: LaunchPlan, *, log: Path, timeout_s: float
+        cls, plan: LaunchPlan, *, log: Path, timeout_s: float, api_key: str | None = None
     ) -> AsyncIterator[LlamaCppServer]:
-        """The server of `plan`, ready for requests within `timeout_s` seconds.
+        """The server of `plan`, ready for requests within `timeout_s` seconds, with a new
+        `api_key` unless one is given.
 
         Raises ServerDied when it ends before, ServerError when it is late, BinaryError when it
         cannot be executed.
         """
-        key = secrets.token_hex(24)
+        key = api_key or secrets.token_hex(24)
         _write_secret(plan.api_key_file, key)
         try:
             server = cls(plan, await _start(plan, key, log), api_key=key, log=log)
@@ -77,9 +78,13 @@ class LlamaCppServer:
                 yield server
             finally:
                 tidy.cancel()
-                await end_group(server._process, patience_s=_PATIENCE_S, terms=2)
+                await server.end()
         finally:
             plan.api_key_file.unlink(missing_ok=True)
+
+    async def end(self) -> None:
+        """End the server and all that it started. A server that has ended is left alone."""
+        await end_group(self._process, patience_s=_PATIENCE_S, terms=2)
 
     def death(self) -> str | None:
         """None while it lives; else the cause in one line and the end of the log below it."""
@@ -186,6 +191,7 @@ async def open_server(
     logs = log_dir or cache_folder("logs")
     refused: dict[Path, str] = {}
     said: set[str] = set()
+    killed = False
     tries_left = 1 if settings.llamacpp_port else _PORT_TRIES
     with private_folder() as folder:
         saving = settings.prefix_bank_max_mb > 0
@@ -218,6 +224,9 @@ async def open_server(
                         refused[binary.path] = WRONG_CPU
                     elif death.kind == "port" and tries_left > 1:
                         tries_left -= 1
+                    elif death.kind == "killed" and not killed:
+                        killed = True
+                        notice(f"{death.message.partition(chr(10))[0]} It is started once more.")
                     else:
                         raise
             yield server

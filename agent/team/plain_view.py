@@ -88,6 +88,7 @@ def _review_line(data: Mapping[str, Any]) -> str:
 _LINES: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
     "notice": lambda data: str(data["text"]),
     "server_ready": _ready_line,
+    "server_restarted": lambda data: f"Server started again: {data['reason']}",
     "run_started": lambda data: f"Task: {data['task']}",
     "plan_refused": lambda data: f"Plan refused: {data['reason']}",
     "plan_ready": _plan_line,

@@ -226,6 +226,9 @@ def describe_outcome(result: RunResult) -> list[str]:
             f"{usage.cached / result.reading_rate:.1f} s at the {result.reading_rate:.0f} tokens/s "
             "measured"
         )
+    if result.restarts:
+        times = "once" if result.restarts == 1 else f"{result.restarts} times"
+        lines.append(f"server: died or hung and was started again {times}")
     if result.fixed_tokens:
         fixed = ", ".join(f"{role} {count}" for role, count in result.fixed_tokens.items())
         lines.append(f"fixed prompt tokens: {fixed}")

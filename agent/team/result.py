@@ -42,6 +42,8 @@ class RunResult:
     """Wall seconds during which the model worked."""
     reading_rate: float = 0.0
     """Prompt tokens per second, as measured; 0 when unknown."""
+    restarts: int = 0
+    """Times that the server died or hung and was started again."""
     wall_s: float = 0.0
     fixed_tokens: dict[str, int] = field(default_factory=dict)
     """Tokens of each role's fixed text, the system prompt included."""

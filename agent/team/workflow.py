@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,8 @@ class Engine:
         self._journal = journal
         self._stack = stack
         self._ready: tuple[Opened, ModuleType] | None = None
+        self.restarts = 0
+        """Times that the server died or hung and was started again."""
 
     async def ready(self) -> tuple[Opened, ModuleType]:
         """The backend that serves, and the module of the graph. Raises an EngineError."""
@@ -79,9 +81,17 @@ class Engine:
         # langgraph takes longer to import than a small model takes to load: do both at once
         importing = asyncio.create_task(asyncio.to_thread(_import_graph))
         opened = await self._stack.enter_async_context(
-            get_backend(self._settings, notice=lambda text: self._journal.emit("notice", text=text))
+            get_backend(
+                self._settings,
+                notice=lambda text: self._journal.emit("notice", text=text),
+                on_restart=self._on_restart,
+            )
         )
         return opened, await importing
+
+    def _on_restart(self, reason: str) -> None:
+        self.restarts += 1
+        self._journal.emit("server_restarted", reason=reason)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +148,7 @@ async def run_task(task: Task, session: Session) -> RunResult:
     """Run one task to its end. Failures become a result; bugs and cancellation propagate."""
     run, journal, settings = new_run_name(), session.journal, session.settings
     record = Record(RunResult(status="failed", exit_code=1, task=task.title, run=run))
+    restarts_before = session.engine.restarts
     async with AsyncExitStack() as stack:
         try:
             workspace = await stack.enter_async_context(
@@ -175,7 +186,8 @@ async def run_task(task: Task, session: Session) -> RunResult:
             record.end("failed", 1, f"{type(bug).__name__}: {bug}")
             raise
         finally:
-            result = record.measured()
+            restarts = session.engine.restarts - restarts_before
+            result = replace(record.measured(), restarts=restarts)
             journal.emit("run_finished", **result.event())
             session.ledger.enter(result)
     return result
