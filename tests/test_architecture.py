@@ -16,6 +16,7 @@ LAYER = {
     "fences": 0,
     "front_matter": 0,
     "live_view": 1,
+    "load": 0,
     "plain_view": 0,
     "repo_context": 0,
     "runs": 0,

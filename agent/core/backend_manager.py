@@ -88,6 +88,16 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Decodes:
+    """What a server has decoded since its start."""
+
+    batches: int
+    """Calls that decode a batch of tokens, one or more of each busy slot."""
+    busy: float
+    """Slots that took part, over all batches added up."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CacheMiss:
     """A slot held fewer of a prompt's leading tokens than our book promised."""
 
@@ -142,6 +152,10 @@ class Backend(Protocol):
 
     async def count_tokens(self, text: str) -> int:
         """Tokens of `text` for this model (an upper bound where the server cannot tell)."""
+        ...
+
+    async def decodes(self) -> Decodes | None:
+        """What was decoded so far, by whomever; None where the server does not tell."""
         ...
 
     async def complete(self, request: Request, on_progress: OnProgress | None = None) -> Reply:

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 from agent.core.backend_manager import (
     Answer,
     CacheMiss,
+    Decodes,
     OnProgress,
     Progress,
     Reply,
@@ -158,6 +159,10 @@ class LlamaCppBackend:
     async def count_tokens(self, text: str) -> int:
         """Exact, by the server's tokenizer; without the tokens that a chat template adds."""
         return len(await self._outliving(lambda: self._client.tokenize(text, add_special=False)))
+
+    async def decodes(self) -> Decodes | None:
+        """See `Backend.decodes`."""
+        return await self._client.decodes()
 
     async def complete(self, request: Request, on_progress: OnProgress | None = None) -> Reply:
         """The model's answer; see `Backend.complete`. Cancelling it closes the stream.

@@ -19,6 +19,7 @@ import httpx
 
 from agent.core.backend_manager import (
     Answer,
+    Decodes,
     OnProgress,
     Opened,
     Progress,
@@ -149,6 +150,10 @@ class OllamaBackend:
             ),
             seed=request.sampling.seed,
         )
+
+    async def decodes(self) -> Decodes | None:
+        """None: Ollama does not tell."""
+        return None
 
     async def read_ahead(self, prompt: Prompt, on_progress: OnProgress | None = None) -> None:
         """Nothing: Ollama chooses the slot itself."""

@@ -43,6 +43,7 @@ class Record:
             started=self.totals.started,
             usage=self.totals.usage,
             busy_s=self.totals.busy_s,
+            busy_slots=self.totals.busy_slots,
             reading_rate=self.totals.reading_rate,
             wall_s=time.monotonic() - self.begin,
         )

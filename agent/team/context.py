@@ -68,6 +68,8 @@ class Totals:
     """Candidates that were begun, in all rounds."""
     busy_s: float = 0.0
     """Wall seconds during which at least one request ran."""
+    busy_slots: float = 0.0
+    """Slots that decoded at the same time, on average, as the server counts."""
     reading_rate: float = 0.0
     """Prompt tokens per second of the request that read fastest; others shared the machine."""
     _running: int = 0

@@ -9,6 +9,9 @@ from rich.console import Console
 
 from agent.core.terminal import printable
 
+UNKEPT = frozenset({"progress", "load"})
+"""Events that only the live view shows: there are many, and each replaces the one before."""
+
 
 class View(Protocol):
     """Shows events of a run as they come."""
@@ -42,7 +45,7 @@ class PlainView:
     def on_event(self, event: str, data: Mapping[str, Any]) -> None:
         """Print a line for the event, if it is one that people read."""
         line = describe(event, data)
-        if line is None and self._verbose and event != "progress":
+        if line is None and self._verbose and event not in UNKEPT:
             line = f"{event}: " + ", ".join(f"{key}={value}" for key, value in data.items())
         if line is not None:
             self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

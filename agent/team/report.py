@@ -16,7 +16,7 @@ from rich.text import Text
 from agent.core.errors import TurboError
 from agent.core.terminal import printable
 from agent.team.live_view import LiveView
-from agent.team.plain_view import PlainView, QuietView, View
+from agent.team.plain_view import UNKEPT, PlainView, QuietView, View
 from agent.team.replay import Replay
 from agent.team.result import INTERRUPTED, Ledger, RunResult, Status
 
@@ -57,7 +57,7 @@ class Reporter:
 
     def on_event(self, event: str, data: Mapping[str, Any]) -> None:
         """Listener of the journal."""
-        if event != "progress" and self._as_json:
+        if event not in UNKEPT and self._as_json:
             self._last = data["status"] if event == "run_finished" else None
             write_event(event, data)
         self._view.on_event(event, data)
@@ -218,6 +218,8 @@ def describe_outcome(result: RunResult) -> list[str]:
             f"tokens: {usage.prompt} prompt = {usage.computed} computed + {usage.cached} cached; "
             f"{usage.predicted} predicted; {speed:.0f} tokens/s"
         )
+    if result.busy_slots:
+        lines.append(f"slots: {result.busy_slots:.1f} worked at the same time on average")
     if usage.drafted:
         lines.append(f"speculation: {usage.accepted} of {usage.drafted} guessed tokens were right")
     if usage.cached and result.reading_rate:

@@ -40,6 +40,8 @@ class RunResult:
     usage: Usage = field(default_factory=Usage)
     busy_s: float = 0.0
     """Wall seconds during which the model worked."""
+    busy_slots: float = 0.0
+    """Slots that decoded at the same time, on average; 0 when unknown."""
     reading_rate: float = 0.0
     """Prompt tokens per second, as measured; 0 when unknown."""
     restarts: int = 0

@@ -24,6 +24,7 @@ from agent.core.errors import TurboError
 from agent.core.journal import Journal
 from agent.core.workspace import Workspace
 from agent.team.conclusion import Record, conclude, task_trailer
+from agent.team.load import watch_load
 from agent.team.manifest import Manifest
 from agent.team.preparation import check_tasks, find_test_command, prepare
 from agent.team.result import INTERRUPTED, Ledger, RunResult
@@ -160,6 +161,7 @@ async def run_task(task: Task, session: Session) -> RunResult:
             journal.emit("run_started", **_start_of(task, workspace))
             opened, graph = await session.engine.ready()
             Manifest.of(task, settings, opened, workspace).write(folder)
+            load = await stack.enter_async_context(watch_load(opened.backend, journal))
             context = await prepare(
                 task, settings, journal, opened.backend, workspace, record.totals
             )
@@ -168,6 +170,8 @@ async def run_task(task: Task, session: Session) -> RunResult:
                 graph.checkpoints(workspace.state_dir / "checkpoints.sqlite")
             )
             state = await graph.run_graph(task, command, context, saver)
+            await load.look()
+            record.totals.busy_slots = load.busy_slots
             await conclude(
                 task,
                 state,

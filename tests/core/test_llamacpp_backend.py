@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 import httpx
-import psutil
 import pytest
 from fakes.llama_server import (
     GARBLED,

@@ -93,8 +93,8 @@ async def test_the_report_for_people_has_everything(tmp_path: Path) -> None:
         for part in (
             "\nPlan\n", "\nDiff\n", "+def slugify(text):", "\nTests\n", "exit code 0",
             "\nReview\n", "accept", "\nOutcome\n", "accepted", "branch turbo/add-a-slugify-helper-",
-            "commit ", "prompt = ", "predicted", "tokens/s", "fixed prompt tokens: planner",
-            "wall: ",
+            "commit ", "prompt = ", "predicted", "tokens/s", "worked at the same time",
+            "fixed prompt tokens: planner", "wall: ",
         )
     ]  # fmt: skip
     assert places == sorted(places)
