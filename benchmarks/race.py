@@ -1,6 +1,6 @@
 """What more candidates and repair rounds are worth: the whole team on held-out tasks.
 
-    python benchmarks/race.py [--tasks 2] [--splits family,composition,paraphrase] [--first 1000]
+    python benchmarks/race.py [--tasks 12] [--splits family,composition,paraphrase] [--first 1000]
         [--json FILE]
 
 1, 2, 4 and 8 candidates, each without repair (TURBO_ROUNDS=1, TURBO_PLANS=1) and with the defaults,
@@ -269,7 +269,7 @@ def splits(text: str) -> list[Split]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tasks", type=positive, default=2, help="of each split")
+    parser.add_argument("--tasks", type=positive, default=12, help="of each split")
     parser.add_argument("--splits", type=splits, default=",".join(NAMES), help="such as family")
     parser.add_argument("--first", type=positive, default=1000, help="number of the first task")
     parser.add_argument("--json", type=Path, help="where the raw figures go")
