@@ -9,17 +9,15 @@ that names all reasons.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.core.config import Settings
 from agent.core.errors import BinaryError
-from agent.core.llamacpp_ask import WRONG_CPU, Unusable, ask
+from agent.core.llamacpp_ask import Unusable, ask
 from agent.core.llamacpp_candidates import Candidate, candidates
 from agent.core.llamacpp_flags import Probe, load_probe, parse_probe, save_probe, stamp
-
-__all__ = ["INSTALL", "WRONG_CPU", "Binary", "Examined", "examine", "find_binary", "probe"]
 
 _REQUIRED = frozenset({"--model", "--host", "--port", "--ctx-size", "--parallel", "--threads"})
 
@@ -90,8 +88,14 @@ def find_binary(
     Raises BinaryError: an explicit path that is no executable file or no llama-server, or no
     candidate left.
     """
+    return choose(examine(settings, cache=cache, refused=refused, limit_s=limit_s))
+
+
+def choose(examined: Iterable[Examined]) -> Binary:
+    """The first that runs; no more are taken than that needs. Raises BinaryError as
+    `find_binary` does."""
     reasons: list[str] = []
-    for each in examine(settings, cache=cache, refused=refused, limit_s=limit_s):
+    for each in examined:
         if each.binary is not None:
             skipped = tuple(f"passed over llama-server {reason}" for reason in reasons)
             return replace(each.binary, skipped=skipped)
