@@ -23,7 +23,7 @@ _OUTPUT_LIMIT = 1_000_000
 WRONG_CPU = "dies of SIGILL: it was compiled for a newer CPU than this one"
 
 _CANNOT_LOAD = re.compile(
-    r"error while loading shared libraries|version `\w+' not found|symbol lookup error"
+    r"error while loading shared libraries|version `[\w.]+' not found|symbol lookup error"
     r"|FATAL: kernel too old|Library not loaded|Symbol not found|No module named"
 )
 """What the loaders of glibc, macOS and Python say when the program itself is in order, but this

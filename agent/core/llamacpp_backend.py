@@ -38,6 +38,11 @@ _RETRY_SEED = 1_000_003
 _RETRY_TEMPERATURE = 0.3
 """A greedy or nearly greedy retry would write the same bytes again."""
 
+_JSON_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""For builds that constrain by llguidance, as xllamacpp does: they allow white space without end,
+and a small model goes on with it until its answer is cut. Other builds pass over this and bound the
+white space themselves."""
+
 
 class LlamaCppBackend:
     """A `Backend` on one running llama-server; use it as an async context manager."""
@@ -210,7 +215,7 @@ def _body(request: Request, ids: list[int], sampling: Sampling, slot: int) -> di
         "temperature": sampling.temperature,
     }
     if request.json_schema is not None:
-        body["json_schema"] = request.json_schema
+        body["json_schema"] = {**request.json_schema, "x-guidance": _JSON_LAYOUT}
     return body
 
 

@@ -125,11 +125,13 @@ def _find(client: httpx.Client, url: str, tag: str | None) -> Release:
     try:
         answer = fetch_json(client, asked)
     except DownloadError as error:
-        if tag is None or error.status != httpx.codes.NOT_FOUND:
+        if error.status != httpx.codes.NOT_FOUND:
             raise
         raise DownloadError(
-            f"llama.cpp has no release {tag} at {url}.",
-            fix="Tags look like b9828; without --tag the latest is taken.",
+            f"There is no release {tag} at {url}." if tag else f"There are no releases at {url}.",
+            fix="Tags look like b9828; without --tag the latest is taken."
+            if tag
+            else "Correct TURBO_RELEASES_URL: https://host/repos/OWNER/NAME.",
             status=error.status,
         ) from None
     return parse_release(answer, source=asked)
