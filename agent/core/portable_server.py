@@ -3,7 +3,8 @@
 The package xllamacpp (extra ``portable``) holds llama.cpp as a Python extension. This program puts
 the flags of llama-server into its parameters and serves until it is killed, so that whoever starts
 a llama-server can start this instead. ``--help`` names the flags it has; they are those that a
-launch plan may give. It is started as a file, in a process of its own, and imports nothing of ours.
+launch plan may give, as far as the installed version of xllamacpp has their parameters. It is
+started as a file, in a process of its own, and imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -134,17 +136,30 @@ def _fill(parameters: Any, arguments: Sequence[str]) -> None:
                 raise _Wrong(f"expected value for argument: {flag}")
             try:
                 _put(parameters, name, read(value))
-            except (ValueError, KeyError, TypeError, OverflowError, OSError) as error:
+            except (
+                ValueError,
+                KeyError,
+                TypeError,
+                AttributeError,
+                OverflowError,
+                OSError,
+            ) as error:
                 raise _Wrong(f"invalid argument: {flag} {value}: {error}") from None
         else:
             raise _Wrong(f"invalid argument: {flag}")
 
 
 def _put(parameters: Any, name: str, value: Any) -> None:
-    *path, last = name.split(".")
-    for step in path:
-        parameters = getattr(parameters, step)
-    setattr(parameters, last, value)
+    owner, _, last = name.rpartition(".")
+    setattr(attrgetter(owner)(parameters) if owner else parameters, last, value)
+
+
+def _has(parameters: Any, name: str) -> bool:
+    try:
+        attrgetter(name)(parameters)
+    except AttributeError:
+        return False
+    return True
 
 
 def _library() -> Any:
@@ -169,9 +184,11 @@ def _devices() -> str:
 
 
 def _usage() -> str:
-    valued = (f"{flag} VALUE\n" for flag in _VALUED)
-    switches = (f"{flag}\n" for flag in ("--help", "--version", "--list-devices", *_SWITCHES))
-    return "".join((*switches, *valued))
+    parameters = _library().CommonParams()
+    questions = [f"{flag}\n" for flag in ("--help", "--version", "--list-devices")]
+    switches = [f"{flag}\n" for flag, (name, _) in _SWITCHES.items() if _has(parameters, name)]
+    valued = [f"{flag} VALUE\n" for flag, (name, _) in _VALUED.items() if _has(parameters, name)]
+    return "".join((*questions, *switches, *valued))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pytest
 from agent.cli import main
 from agent.core import llamacpp_candidates, portable_server
 from agent.core.config import Settings, embedded_model
-from agent.core.errors import ServerDied
+from agent.core.errors import BinaryError, ServerDied
 from agent.core.llamacpp_binary import find_binary
 from agent.core.llamacpp_server import open_server
 
@@ -106,6 +106,44 @@ def test_wrong_flags(arguments: tuple[str, ...], reason: str) -> None:
 def test_it_imports_nothing_from_the_folder_it_is_started_in(tmp_path: Path) -> None:
     for name in ("importlib", "threading", "xllamacpp"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
-    done = run("--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "--slot-save-path" in done.stdout
+    assert "the wrong one" not in run("--help", cwd=tmp_path).stderr
+
+
+OTHER_LIBRARY = """
+class CommonParams:
+    n_ctx = n_parallel = port = 0
+    class model:
+        path = ""
+    class cpuparams:
+        n_threads = 1
+"""
+
+
+def test_a_version_with_other_parameters_is_passed_over(
+    tmp_path: Path, monkeypatch, alone: None
+) -> None:
+    package = tmp_path / "site" / "xllamacpp"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        f"__version__ = '1'\nBUILD_INFO = {{'commit': 'unknown'}}\n{OTHER_LIBRARY}"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setattr(llamacpp_candidates, "_LIBRARY", "xllamacpp")
+    with pytest.raises(BinaryError, match="its --help does not name --host"):
+        find_binary(Settings(), cache=tmp_path / "c")
+
+
+def test_a_library_that_cannot_be_loaded_is_passed_over(
+    tmp_path: Path, monkeypatch, alone: None
+) -> None:
+    package = tmp_path / "site" / "xllamacpp"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from . import core")
+    (package / "core.so").write_bytes(b"ELF of another machine")
+    (package / "core.abi3.so").write_bytes(b"ELF of another machine")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setattr(llamacpp_candidates, "_LIBRARY", "xllamacpp")
+    with pytest.raises(BinaryError, match=r"--version exits 1: ImportError: .*core"):
+        find_binary(Settings(), cache=tmp_path / "c")
