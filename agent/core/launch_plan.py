@@ -44,6 +44,8 @@ class LaunchPlan:
     """The binary knows no key file and takes the key as LLAMA_API_KEY."""
     build: str
     """Version and commit of the binary, as far as it tells them."""
+    stamp: str
+    """Another one for another build of the binary."""
     description: str
     """Build and threads, for reports; model, slots and context are asked of the server itself."""
     notes: tuple[str, ...]
@@ -79,7 +81,7 @@ def plan_launch(
             f"The model has {_gib(info.file_size)}, but only {_gib(hardware.memory_available)} of "
             "memory are free: expect it to be slow."
         )
-    argv = [str(binary.path), "--model", str(model), "--host", "127.0.0.1", "--port", str(port)]
+    argv = [*binary.command, "--model", str(model), "--host", "127.0.0.1", "--port", str(port)]
     argv += ["--ctx-size", str(slots * _padded(context)), "--parallel", str(slots)]
     argv += ["--threads", str(threads)]
     known = _Known(binary)
@@ -111,6 +113,7 @@ def plan_launch(
         slot_dir=slot_dir if known.flag("--slot-save-path") else None,
         key_in_environment=not key_file,
         build=_build(binary),
+        stamp=binary.stamp,
         description=_describe(binary, threads),
         notes=tuple(notes),
     )

@@ -52,6 +52,11 @@ _LAST = 1_000
 _RETRY_TEMPERATURE = 0.3
 """A greedy or nearly greedy retry would write the same bytes again."""
 
+_JSON_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""For builds that constrain by llguidance, as xllamacpp does: they allow white space without end,
+and a small model goes on with it until its answer is cut. Other builds pass over this and bound the
+white space themselves."""
+
 
 class LlamaCppBackend:
     """A `Backend` on one running llama-server; use it as an async context manager."""
@@ -305,7 +310,7 @@ def _body(
         "temperature": sampling.temperature,
     }
     if request.json_schema is not None:
-        body["json_schema"] = request.json_schema
+        body["json_schema"] = {**request.json_schema, "x-guidance": _JSON_LAYOUT}
     return body
 
 

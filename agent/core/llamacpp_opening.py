@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.core.backend_manager import Opened
@@ -15,7 +14,6 @@ from agent.core.folders import cache_folder
 from agent.core.http_errors import checked_url
 from agent.core.kv_layout import layout_of
 from agent.core.llamacpp_backend import LlamaCppBackend
-from agent.core.llamacpp_flags import stamp
 from agent.core.model_digest import model_digest
 from agent.core.prefix_bank import PrefixBank
 from agent.core.slot_locks import SlotLocks
@@ -104,6 +102,6 @@ def _bank(settings: Settings, server: LlamaCppServer, digest: str) -> PrefixBank
     folder, argv = server.plan.slot_dir, server.plan.argv
     if folder is None:
         return None
-    layout = layout_of(argv, model=digest, build=stamp(Path(argv[0])))
+    layout = layout_of(argv, model=digest, build=server.plan.stamp)
     most = settings.prefix_bank_max_mb << 20
     return PrefixBank(folder, layout=layout, model=server.model.name, max_bytes=most)

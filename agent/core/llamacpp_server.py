@@ -25,7 +25,9 @@ from agent.core.folders import cache_folder, private_folder
 from agent.core.gguf_info import read_gguf
 from agent.core.hardware import read_hardware
 from agent.core.launch_plan import LaunchPlan, plan_launch
-from agent.core.llamacpp_binary import WRONG_CPU, Binary, find_binary, vulkan_devices
+from agent.core.llamacpp_ask import WRONG_CPU
+from agent.core.llamacpp_binary import Binary, find_binary
+from agent.core.llamacpp_devices import vulkan_devices
 from agent.core.process_group import die_with_parent, end_group
 from agent.core.server_deaths import PORT_TAKEN, Death, explain_death
 from agent.core.server_log import end_of, keep_bounded, new_log
