@@ -29,7 +29,7 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def real_server(own_folders: Path) -> AsyncIterator[RealServer]:
-    from agent.core.llamacpp_server import open_server
+    from agent.core.server_launching import open_server
 
     async with open_server(Settings(), log_dir=own_folders) as server:
         yield RealServer(url=server.url, api_key=server.api_key, slots=server.slots)

@@ -109,16 +109,14 @@ def find_binary(
     raise BinaryError(f"No llama-server runs here.{listed}", fix=INSTALL)
 
 
-def vulkan_devices(binary: Binary, *, limit_s: float = 30.0) -> tuple[str, ...]:
-    """Vulkan devices that the binary finds, as it names them; empty when it cannot tell."""
+def list_devices(binary: Binary, *, limit_s: float = 30.0) -> str:
+    """What the binary prints of its devices; empty when it cannot tell."""
     if not binary.knows("--list-devices"):
-        return ()
+        return ""
     try:
-        output = _ask(binary.path, "--list-devices", binary.environment, limit_s)
+        return _ask(binary.path, "--list-devices", binary.environment, limit_s)
     except _Unusable:
-        return ()
-    lines = (line.strip() for line in output.splitlines())
-    return tuple(line for line in lines if line.startswith("Vulkan"))
+        return ""
 
 
 def _candidates(explicit: Path | None) -> Iterator[tuple[Path, dict[str, str]]]:

@@ -10,7 +10,8 @@ import pytest
 from agent.core import llamacpp_binary
 from agent.core.config import Settings
 from agent.core.errors import BinaryError
-from agent.core.llamacpp_binary import find_binary, vulkan_devices
+from agent.core.llamacpp_binary import find_binary
+from agent.core.llamacpp_devices import find_devices
 from agent.core.llamacpp_flags import load_probe, parse_probe
 
 Make = Callable[..., Path]
@@ -170,7 +171,7 @@ def test_a_refused_binary_is_passed_over(fake_server: Make, tmp_path: Path, monk
 
 
 def test_a_binary_without_device_list_has_no_devices(fake_server: Make, tmp_path: Path) -> None:
-    assert vulkan_devices(find_binary(at(fake_server("good")), cache=tmp_path)) == ()
+    assert find_devices(find_binary(at(fake_server("good")), cache=tmp_path)) == ()
 
 
 @pytest.mark.parametrize(
