@@ -1,10 +1,11 @@
-"""``turbo server``: which llama-server serves here, and fetching one."""
+"""``turbo server``: which llama-server serves here, what it would be told, and fetching one."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,8 +13,6 @@ import typer
 from agent.core.llamacpp_release import Variant
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from agent.core.config import Settings
     from agent.core.llamacpp_binary import Binary, Examined
 
@@ -45,6 +44,37 @@ def install(
     typer.echo(f"llama.cpp {release.tag} ({release.variant}) {state}: {release.program}")
     for line in _advice(settings, release.program, release.variant):
         typer.echo(line, err=True)
+
+
+@app.command()
+def plan(
+    model: Annotated[Path | None, typer.Option(help="A GGUF model file.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on standard output.")
+    ] = False,
+) -> None:
+    """Show what would be started here: every flag with its reason, and the memory it takes."""
+    import asyncio
+    import sys
+
+    from agent.core.config import load_settings
+    from agent.core.server_launching import prepare, slot_folder
+    from agent.core.terminal import printable
+    from agent.plan_view import plan_as_object, show_plan
+
+    here = Path.cwd()
+    repository = next((x for x in (here, *here.parents) if (x / ".git").exists()), None)
+    settings = load_settings(repository=repository, overrides={"llamacpp_model_path": model})
+    prepared = asyncio.run(prepare(settings))
+    made = prepared.plan(
+        port=settings.llamacpp_port, slot_dir=slot_folder(settings), api_key_file=Path("KEY_FILE")
+    )
+    if as_json:
+        typer.echo(json.dumps(plan_as_object(prepared, made), indent=2))
+        return
+    show_plan(prepared, made)
+    for note in (*prepared.notes, *made.notes):
+        sys.stderr.write(f"{printable(note)}\n")
 
 
 @app.command()

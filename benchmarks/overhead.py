@@ -203,7 +203,7 @@ async def server(url: str | None, key: str | None) -> AsyncIterator[tuple[str, s
     if url is not None:
         yield url, key
         return
-    from agent.core.llamacpp_server import open_server
+    from agent.core.server_launching import open_server
 
     async with open_server(Settings()) as started:
         yield started.url, started.api_key

@@ -50,9 +50,10 @@ from agent.core.errors import TurboError
 from agent.core.gguf_info import read_gguf
 from agent.core.llamacpp_backend import LlamaCppBackend
 from agent.core.llamacpp_client import LlamaCppClient
-from agent.core.llamacpp_server import LlamaCppServer, open_server
+from agent.core.llamacpp_server import LlamaCppServer
 from agent.core.llamacpp_wire import Failure, Final, Piece, parse_event
 from agent.core.prompt_encoder import PromptEncoder
+from agent.core.server_launching import open_server
 from benchmarks.traffic import Call, Traffic, encode
 
 SHAPES = Path("/tmp/shapes")

@@ -32,7 +32,7 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def real_server(own_folders: Path) -> AsyncIterator[RealServer]:
-    from agent.core.llamacpp_server import open_server
+    from agent.core.server_launching import open_server
 
     async with open_server(Settings(), log_dir=own_folders) as server:
         yield RealServer(url=server.url, api_key=server.api_key, slots=server.slots)
@@ -41,7 +41,7 @@ async def real_server(own_folders: Path) -> AsyncIterator[RealServer]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def portable_server(own_folders: Path) -> AsyncIterator[RealServer | None]:
     """The same, served by xllamacpp; None where that is not installed (extra `portable`)."""
-    from agent.core.llamacpp_server import open_server
+    from agent.core.server_launching import open_server
 
     if importlib.util.find_spec("xllamacpp") is None:
         yield None

@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agent.core.errors import SettingsError
+
+ProfileName = Literal["auto", "cpu", "vulkan-igpu", "gpu-24gb", "low-latency"]
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
+LoadMode = Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"]
 
 _OWN_PREFIXES = ("llamacpp_", "turbo_")
 """Prefixes of which every unknown name is a mistake; OLLAMA_* belongs to Ollama itself."""
@@ -87,11 +92,29 @@ class Settings(BaseSettings):
     llamacpp_port: int = Field(default=0, ge=0, le=65535)
     """Port of our own server on 127.0.0.1. 0: a free one."""
 
-    llamacpp_use_vulkan: Literal["auto", "0", "1"] = "auto"
-    """1: a Vulkan device is required; 0: CPU only; auto: whatever the binary finds."""
+    llamacpp_profile: ProfileName = "auto"
+    """What the machine is used like; core/profiles.py has what each stands for. Whatever is set
+    besides it wins over it."""
 
-    llamacpp_n_gpu_layers: Literal["auto", "all"] | int = "auto"
-    """Layers kept on the GPU. auto: the server fits as many as the memory takes."""
+    llamacpp_use_vulkan: Literal["auto", "0", "1"] = "auto"
+    """1: a Vulkan device is required; 0: CPU only; auto: whatever the binary finds, unless the
+    profile says otherwise."""
+
+    llamacpp_n_gpu_layers: Literal["auto", "all"] | Annotated[int, Field(ge=0)] = "auto"
+    """Layers kept on the GPU. auto: what the profile says, else as many as the memory takes, which
+    the server finds out."""
+
+    llamacpp_main_gpu: int | None = Field(default=None, ge=0)
+    """Index of the GPU that does what is not split. Unset: 0."""
+
+    llamacpp_split_mode: Literal["none", "layer", "row", "tensor"] | None = None
+    """How several GPUs share a model. Unset: by layers."""
+
+    llamacpp_tensor_split: str | None = None
+    """What each GPU gets of the model, as proportions: 3,1. Unset: by their free memory."""
+
+    llamacpp_kv_offload: bool | None = None
+    """false: the KV cache stays in main memory although layers are on a GPU. Unset: true."""
 
     llamacpp_context_size: int = Field(default=4096, ge=256)
     """Context per slot, in tokens; prompt and answer of one request must fit."""
@@ -105,6 +128,30 @@ class Settings(BaseSettings):
 
     llamacpp_threads: int | None = Field(default=None, ge=1)
     """CPU threads for decoding. Unset: physical cores, one for a very small model."""
+
+    llamacpp_threads_batch: int | None = Field(default=None, ge=1)
+    """CPU threads for reading prompts. Unset: those of LLAMACPP_THREADS."""
+
+    llamacpp_batch_size: int | None = Field(default=None, ge=32)
+    """Most prompt tokens, of all slots together, between two tokens of whoever is writing. Unset:
+    what the profile says, else 2048."""
+
+    llamacpp_ubatch_size: int | None = Field(default=None, ge=32)
+    """Tokens that are computed at once; memory for computing grows with it. Unset: what the profile
+    says, else 512."""
+
+    llamacpp_flash_attention: Literal["auto", "on", "off"] | None = None
+    """Attention without a matrix of all scores. Unset or auto: wherever the device can."""
+
+    llamacpp_cache_type_k: CacheType | None = None
+    """Type of the keys in the KV cache. Unset: f16. q8_0 takes about half of the memory."""
+
+    llamacpp_cache_type_v: CacheType | None = None
+    """Type of the values in the KV cache. Unset: f16. A quantised one needs flash attention."""
+
+    llamacpp_load_mode: LoadMode | None = None
+    """How the weights get into memory: mapped, copied (none), locked, or by direct I/O. Unset: what
+    the profile says, else mapped."""
 
     llamacpp_start_timeout_s: float = Field(default=300.0, gt=0)
     """Seconds that a server may take to load its model."""
@@ -161,6 +208,16 @@ class Settings(BaseSettings):
 
     turbo_releases_url: str = "https://api.github.com/repos/ggml-org/llama.cpp"
     """Where `turbo server install` asks for releases: GitHub's API, or a mirror that speaks it."""
+
+    @field_validator("llamacpp_tensor_split")
+    @classmethod
+    def _proportions(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = [part.strip() for part in value.split(",")]
+        if not all(re.fullmatch(r"\d+(\.\d+)?", part) for part in parts):
+            raise ValueError("Input should be numbers with commas between them, such as 3,1")
+        return ",".join(parts)
 
     @classmethod
     def settings_customise_sources(

@@ -10,6 +10,11 @@ _WITHOUT_EFFECT = {
     "--host": 1,
     "--port": 1,
     "--threads": 1,
+    "--threads-batch": 1,
+    "--batch-size": 1,
+    "--ubatch-size": 1,
+    "--load-mode": 1,
+    "--fit": 1,
     "--ctx-size": 1,
     "--slot-save-path": 1,
     "--api-key-file": 1,
@@ -22,6 +27,10 @@ _WITHOUT_EFFECT = {
     "--no-webui": 0,
     "--no-warmup": 0,
     "--offline": 0,
+    "--mmap": 0,
+    "--no-mmap": 0,
+    "--mlock": 0,
+    "--direct-io": 0,
 }
 """Flags that leave the cache as it is, with the number of their values (``llama_server_facts.md``
 rule 3). A flag that is not listed counts, so that a new one can only cost a computation."""

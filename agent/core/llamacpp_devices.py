@@ -71,12 +71,6 @@ def find_devices(
     return found
 
 
-def vulkan_devices(binary: Binary, *, limit_s: float = 30.0) -> tuple[str, ...]:
-    """Names of the Vulkan devices that the binary finds now; empty when it cannot tell."""
-    found = find_devices(binary, limit_s=limit_s)
-    return tuple(x.name for x in found if x.name.startswith("Vulkan"))
-
-
 def parse_devices(output: str) -> tuple[Device, ...]:
     """Read the output of ``--list-devices``."""
     return tuple(

@@ -59,8 +59,8 @@ async def open_llamacpp(
                 notice(_NOT_ALONE)
         else:
             # Owning a server pulls in hardware and GGUF probing, which an attached one never needs.
-            from agent.core.llamacpp_server import open_server  # noqa: PLC0415
             from agent.core.server_keeper import ServerKeeper  # noqa: PLC0415
+            from agent.core.server_launching import open_server  # noqa: PLC0415
 
             server = await stack.enter_async_context(open_server(settings, notice=notice))
             digest = await asyncio.to_thread(model_digest, server.model, cache_folder("digests"))

@@ -10,7 +10,7 @@ import pytest
 
 from agent.core.config import Settings
 from agent.core.llamacpp_binary import Binary, find_binary
-from agent.core.llamacpp_devices import Device, find_devices, parse_devices, vulkan_devices
+from agent.core.llamacpp_devices import Device, find_devices, parse_devices
 
 LIST = """\
 ggml_vulkan: Found 1 Vulkan devices:
@@ -98,10 +98,6 @@ def test_a_driver_that_fails_or_hangs_is_no_device(program: Program) -> None:
     assert find_devices(program.binary) == ()
     program.prints(LIST, then="sleep 60")
     assert find_devices(program.binary, limit_s=0.5) == ()
-
-
-def test_only_those_of_vulkan(program: Program) -> None:
-    assert vulkan_devices(program.binary) == ("Vulkan0",)
 
 
 def test_a_binary_without_device_list_has_no_devices(

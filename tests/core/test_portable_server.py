@@ -17,7 +17,7 @@ from agent.core import llamacpp_candidates, portable_server
 from agent.core.config import Settings, embedded_model
 from agent.core.errors import BinaryError, ServerDied
 from agent.core.llamacpp_binary import find_binary
-from agent.core.llamacpp_server import open_server
+from agent.core.server_launching import open_server
 
 COMMAND = (sys.executable, "-P", portable_server.__file__)
 

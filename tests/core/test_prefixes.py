@@ -18,11 +18,11 @@ from agent.core.errors import ContextTooSmall
 from agent.core.folders import cache_folder
 from agent.core.llamacpp_backend import LlamaCppBackend
 from agent.core.llamacpp_client import LlamaCppClient
-from agent.core.llamacpp_server import open_server
 from agent.core.prefix_bank import PrefixBank, saved_prefixes
 from agent.core.prompt_encoder import Encoded, PromptEncoder
 from agent.core.prompts import Prompt
 from agent.core.sampling import CODING
+from agent.core.server_launching import open_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

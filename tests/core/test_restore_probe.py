@@ -15,11 +15,11 @@ from agent.core.gguf_info import read_gguf
 from agent.core.kv_layout import layout_of
 from agent.core.llamacpp_binary import find_binary
 from agent.core.llamacpp_client import LlamaCppClient
-from agent.core.llamacpp_server import open_server
 from agent.core.prefix_bank import PrefixBank
 from agent.core.prompts import Prompt
 from agent.core.restore_probe import Restore, find_restore
 from agent.core.sampling import CODING
+from agent.core.server_launching import open_server
 
 KINDS: tuple[Kind, ...] = ("recurrent", "hybrid", "window")
 RULES = "".join(f"Rule {x}: change no more. " for x in range(12))
