@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import hypothesis
@@ -46,10 +47,11 @@ async def portable_server(own_folders: Path) -> AsyncIterator[RealServer | None]
     if importlib.util.find_spec("xllamacpp") is None:
         yield None
         return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(llamacpp_candidates, "_WHEEL", "no_such_wheel")
-        patch.setenv("PATH", os.defpath)
-        settings = Settings(llamacpp_use_vulkan="0")
-        async with open_server(settings, log_dir=own_folders) as server:
-            assert "xllamacpp" in server.description
-            yield RealServer(url=server.url, api_key=server.api_key, slots=server.slots)
+    async with AsyncExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(llamacpp_candidates, "_WHEEL", "no_such_wheel")
+            patch.setenv("PATH", os.defpath)
+            opened = open_server(Settings(), log_dir=own_folders)
+            server = await stack.enter_async_context(opened)
+        assert "xllamacpp" in server.description
+        yield RealServer(url=server.url, api_key=server.api_key, slots=server.slots)
