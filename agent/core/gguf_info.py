@@ -63,6 +63,9 @@ class GgufInfo:
     """Bytes of all parts."""
     layer_bytes: int = 0
     """Weights of all layers together, in this file."""
+    repacked_bytes: int = 0
+    """Of them, those that a CPU build copies into another order, so that no page of the file is
+    behind them any more."""
     input_bytes: int = 0
     """The embedding of tokens, in this file."""
     tied: bool = False
@@ -193,6 +196,7 @@ def _info(path: Path, size: int, model_size: int, header: GgufHeader) -> GgufInf
         or values.get(f"{architecture}.attention.causal") is False,
         model_size=model_size,
         layer_bytes=sizes.get("blk", 0),
+        repacked_bytes=header.repacked,
         input_bytes=sizes.get("token_embd", 0),
         tied="token_embd" in sizes and "output" not in sizes,
         key_values=(cached_heads * key_length, cached_heads * value_length),

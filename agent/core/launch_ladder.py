@@ -129,7 +129,7 @@ class Ladder:
         return self._seen[0].shape
 
     def descend(self) -> bool:
-        """Go to the next rung; False when there is none left."""
+        """Go to the next rung; False, and nothing changes, when there is none left."""
         if self._at + 1 == len(self._seen):
             following = next(self._all, None)
             if following is None:

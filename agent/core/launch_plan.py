@@ -120,6 +120,11 @@ def _about_memory(basis: Basis, ladder: Ladder) -> Iterator[str]:
         )
     if less := given_up(asked, shape):
         yield f"Memory does not suffice for what was asked for: {less}."
+    if not memory.kv_per_slot:
+        yield (
+            f"The header does not tell how large the KV cache is ({shape.info.architecture}), so "
+            "the estimate is too small."
+        )
     end = "expect it to be slow." if memory.starts else "it may not start."
     places: tuple[tuple[Place, str], ...] = (("memory", "memory"), ("device", "device memory"))
     for place, where in places:

@@ -147,7 +147,7 @@ def estimate(shape: Shape, hardware: Hardware) -> MemoryEstimate:
         parts=tuple(part for part in parts if part.size),
         kv_per_slot=_kv_per_slot(shape),
         gpu_layers=layers,
-        mapped=main["weights"] if shape.maps else 0,
+        mapped=main["weights"] - _repacked(shape.info, layers) if shape.maps else 0,
         free=hardware.memory_available,
         device_free=sum(device.free for device in hardware.devices),
         shared=hardware.devices_share_memory,
@@ -174,11 +174,13 @@ def _layers(shape: Shape, hardware: Hardware) -> int:
 
 
 def _on_device(shape: Shape, layers: int) -> dict[str, int]:
+    share = _share(shape.info, layers)
+    # What lies on the other side is copied for each step.
+    copies = 2 if share < 1 else 1 if shape.kv_offload else 1.5
     return {
         "weights": _offloaded(shape.info, layers),
-        "KV cache": int(_kv_cache(shape) * _share(shape.info, layers)) * shape.kv_offload,
-        # With layers on both sides, each side computes what the other one needs, too.
-        "computing": _computing(shape) * (1 if _share(shape.info, layers) == 1 else 2),
+        "KV cache": int(_kv_cache(shape) * share) if shape.kv_offload else 0,
+        "computing": int(_computing(shape) * copies),
     }
 
 
@@ -192,7 +194,7 @@ def _in_main_memory(shape: Shape, layers: int) -> dict[str, int]:
         "weights": (info.model_size or info.file_size) - offloaded + twice,
         "KV cache": _kv_cache(shape) - int(_kv_cache(shape) * share),
         "computing": _masks(shape) + 8 * info.embedding_length * shape.ubatch
-        if share == 1
+        if layers
         else _computing(shape),
         "answers": 4 * info.vocabulary * shape.slots,
         "server": _SERVER + _PER_TOKEN_OF_VOCABULARY * info.vocabulary,
@@ -208,6 +210,12 @@ def _offloaded(info: GgufInfo, layers: int) -> int:
     scale = whole / info.file_size if info.file_size else 1
     output = whole - (info.layer_bytes + info.input_bytes * (not info.tied)) * scale
     return int(output + info.layer_bytes * scale * _share(info, layers))
+
+
+def _repacked(info: GgufInfo, layers: int) -> int:
+    """Bytes of weights on the CPU that are a copy in another order, not pages of their file."""
+    scale = (info.model_size or info.file_size) / info.file_size if info.file_size else 1
+    return int(info.repacked_bytes * scale * (1 - _share(info, layers)))
 
 
 def _share(info: GgufInfo, layers: int) -> float:

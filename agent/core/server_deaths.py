@@ -66,6 +66,8 @@ _LINES: tuple[tuple[str, Death], ...] = (
             "failed to create context",
             "unable to allocate",
             "failed to allocate",
+            "insufficient memory",
+            "ctx->mem_buffer != NULL",
             "OutOfDeviceMemory",
             "OutOfHostMemory",
             "std::bad_alloc",
