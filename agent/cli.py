@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 import agent
 from agent import prefixes_cli, server_cli
 from agent.core.errors import TurboError, UsageError
+
+if TYPE_CHECKING:
+    from agent.core.journal import Journal
+    from agent.team.report import Reporter
+    from agent.team.result import Ledger
 
 app = typer.Typer(
     name="turbo",
@@ -59,6 +64,9 @@ def run(
         int | None, typer.Option(min=1, max=32, help="Answers per step, at the same time.")
     ] = None,
     test: Annotated[str | None, typer.Option(help="The test command; default: detected.")] = None,
+    determinism: Annotated[
+        str | None, typer.Option(help="strict, stable or fast: how much an answer may vary.")
+    ] = None,
     apply: Annotated[
         bool, typer.Option("--apply", help="Fast-forward the current branch when it is clean.")
     ] = False,
@@ -70,6 +78,57 @@ def run(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show only the outcome.")] = False,
 ) -> None:
     """Turn tasks into commits. Without a task: the demo, in a temporary repository."""
+
+    def work(reporter: Reporter, journal: Journal, ledger: Ledger) -> int:
+        from agent.team.session import Invocation, run_session
+
+        if bool(tasks) + (task is not None) + all_tasks > 1:
+            raise UsageError("Give task files, --task or --all, not several of them.")
+        invocation = Invocation(
+            tasks=tasks or (),
+            prose=task,
+            all_tasks=all_tasks,
+            repository=repo,
+            model=model,
+            candidates=candidates,
+            test=test,
+            determinism=determinism,
+            apply=apply,
+            dry_run=dry_run,
+        )
+        run_session(invocation, journal, ledger)
+        return reporter.end_session(ledger)
+
+    _in_session(work, as_json=as_json, verbose=verbose, quiet=quiet)
+
+
+@app.command()
+def replay(
+    run: Annotated[str, typer.Argument(help="Name of a run, its beginning, or last.")],
+    repo: Annotated[
+        Path | None, typer.Option(help="The repository; default: the one around this folder.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object per event on standard output.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show every event.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show only the outcome.")] = False,
+) -> None:
+    """Run a run again from its manifest and name the first difference. Makes no branch."""
+
+    def work(reporter: Reporter, journal: Journal, ledger: Ledger) -> int:
+        from agent.team.session import run_replay
+
+        compared = run_replay(run, repo, journal, ledger)
+        return reporter.end_replay(ledger, compared)
+
+    _in_session(work, as_json=as_json, verbose=verbose, quiet=quiet)
+
+
+def _in_session(
+    work: Callable[[Reporter, Journal, Ledger], int], *, as_json: bool, verbose: bool, quiet: bool
+) -> None:
+    """Do `work`, which returns the exit code, and tell its outcome however it ends."""
     from agent.core.signals import Interrupted, raise_interrupted
 
     with raise_interrupted():
@@ -80,23 +139,7 @@ def run(
         ledger = Ledger()
         with Reporter.for_terminal(as_json=as_json, verbose=verbose, quiet=quiet) as reporter:
             try:
-                from agent.team.session import Invocation, run_session
-
-                if bool(tasks) + (task is not None) + all_tasks > 1:
-                    raise UsageError("Give task files, --task or --all, not several of them.")
-                invocation = Invocation(
-                    tasks=tasks or (),
-                    prose=task,
-                    all_tasks=all_tasks,
-                    repository=repo,
-                    model=model,
-                    candidates=candidates,
-                    test=test,
-                    apply=apply,
-                    dry_run=dry_run,
-                )
-                run_session(invocation, Journal((reporter.on_event,)), ledger)
-                code = reporter.end_session(ledger)
+                code = work(reporter, Journal((reporter.on_event,)), ledger)
             except TurboError as error:
                 code = reporter.end_failed(error, ledger)
             except Interrupted as stopped:
@@ -137,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = error.exit_code
     else:
         code = 0
-    if code and "--json" in words and words[0] != "server":
+    if code and words[:1] == ["run"] and "--json" in words:
         _close_events(code)
     return code
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -24,7 +25,7 @@ def list_prefixes() -> None:
         line = f"{entry.name[:12]}  {entry.tokens:>7} tokens  {_mib(entry.size)}  {used:%F %R}"
         typer.echo(f"{line}  {printable(entry.model)}")
     total = _mib(sum(entry.size for entry in entries)).strip()
-    typer.echo(f"{len(entries)} prefixes, {total}, in {folder}")
+    typer.echo(f"{_count(entries)}, {total}, in {folder}")
 
 
 @app.command()
@@ -39,7 +40,11 @@ def prune(
 
     removed = prune_folder(cache_folder("prefixes", private=True), max_mb << 20)
     freed = _mib(sum(entry.size for entry in removed)).strip()
-    typer.echo(f"{len(removed)} prefixes removed, {freed} freed")
+    typer.echo(f"{_count(removed)} removed, {freed} freed")
+
+
+def _count(entries: Sequence[object]) -> str:
+    return "1 prefix" if len(entries) == 1 else f"{len(entries)} prefixes"
 
 
 def _mib(size: int) -> str:

@@ -169,7 +169,7 @@ async def encode(encoder: PromptEncoder) -> tuple[tuple[Stage, ...], int]:
     """The workflow as token ids, on a repository that makes the shared part long enough; and the
     tokens of that part. Raises BackendError."""
     for functions in range(1, len(_NAMES) + 1):
-        phases = _workflow(functions)
+        phases = workflow(functions)
         shared = (await encoder.encode(phases["plan"][0])).shared
         if shared >= _SHARED_TOKENS:
             break
@@ -190,7 +190,7 @@ async def encode(encoder: PromptEncoder) -> tuple[tuple[Stage, ...], int]:
     return tuple(stages), shared
 
 
-def _workflow(functions: int) -> dict[str, tuple[Prompt, ...]]:
+def workflow(functions: int) -> dict[str, tuple[Prompt, ...]]:
     """By phase, on a repository whose file has so many functions."""
     book = PromptBook.load()
     before = _file(functions)

@@ -16,6 +16,7 @@ LAYER = {
     "fences": 0,
     "front_matter": 0,
     "live_view": 1,
+    "load": 0,
     "plain_view": 0,
     "repo_context": 0,
     "runs": 0,
@@ -30,6 +31,7 @@ LAYER = {
     "context": 3,
     "locate": 3,
     "manifest": 3,
+    "replay": 1,
     "waves": 3,
     "result": 3,
     "edits": 4,
@@ -47,7 +49,7 @@ LAYER = {
 }
 ONE_OWNER = {
     "git": {"agent.core.workspace"},
-    "subprocess": {"agent.core.llamacpp_binary"},
+    "subprocess": {"agent.core.llamacpp_ask"},
     "dotenv": {"agent.core.config"},
 }
 
@@ -132,5 +134,4 @@ def test_processes_start_in_their_owners_only() -> None:
     assert starters <= {
         "agent.core.command",
         "agent.core.llamacpp_server",
-        "agent.core.llamacpp_binary",
     }

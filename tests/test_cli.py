@@ -522,7 +522,7 @@ def test_saved_prefixes_are_listed_and_removed(
     assert "2 prefixes, 6.0 MiB" in text
     assert said(capsys, "prefixes", "prune", "--max-mb", "4") == (
         0,
-        "1 prefixes removed, 3.0 MiB freed",
+        "1 prefix removed, 3.0 MiB freed",
     )
-    assert said(capsys, "prefixes", "prune") == (0, "1 prefixes removed, 3.0 MiB freed")
+    assert said(capsys, "prefixes", "prune") == (0, "1 prefix removed, 3.0 MiB freed")
     assert "0 prefixes" in said(capsys, "prefixes", "list")[1]

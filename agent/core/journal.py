@@ -18,7 +18,7 @@ class Journal:
     """Hands every event to the listeners and, once `open` was called, to a file."""
 
     def __init__(self, listeners: tuple[Listener, ...] = ()) -> None:
-        self._listeners = listeners
+        self._listeners = list(listeners)
         self._file: IO[str] | None = None
 
     def open(self, path: Path) -> None:
@@ -31,6 +31,10 @@ class Journal:
                 f"cannot write {path}: {error.strerror}",
                 fix="The repository's .git folder must be writable.",
             ) from None
+
+    def listen(self, listener: Listener) -> None:
+        """Tell `listener` too, from now on."""
+        self._listeners.append(listener)
 
     def close(self) -> None:
         """Close the file; later events still reach the listeners."""

@@ -39,7 +39,7 @@ rule 3). A flag that is not listed counts, so that a new one can only cost a com
 def layout_of(argv: Sequence[str], *, model: str, build: str) -> str:
     """Equal for two servers exactly when one may restore what the other has saved.
 
-    `model` is the digest of the model file, `build` the stamp of the binary ``argv[0]``.
+    `model` is the digest of the model file, `build` the stamp of the binary.
     """
     counted: list[str] = []
     skip = 0

@@ -47,6 +47,8 @@ class LaunchPlan:
     """The binary knows no key file and takes the key as LLAMA_API_KEY."""
     build: str
     """Version and commit of the binary, as far as it tells them."""
+    stamp: str
+    """Another one for another build of the binary."""
     description: str
     """Build and threads, for reports; model, slots and context are asked of the server itself."""
     flags: tuple[PlannedFlag, ...]
@@ -84,7 +86,7 @@ def plan_launch(
     sheet.add(["--log-colors", "off"], why="the log is a file")
     keyed = sheet.add(["--api-key-file", str(api_key_file)], why="nobody else may ask")
     return LaunchPlan(
-        argv=(str(binary.path), *sheet.argv),
+        argv=(*binary.command, *sheet.argv),
         # Without this a crash starts a debugger that takes seconds to print what nobody reads.
         environment={**binary.environment, "GGML_NO_BACKTRACE": "1"},
         model=shape.model,
@@ -96,6 +98,7 @@ def plan_launch(
         slot_dir=slot_dir if binary.knows("--slot-save-path") else None,
         key_in_environment=not keyed,
         build=_build(binary),
+        stamp=binary.stamp,
         description=_describe(binary, threads),
         flags=sheet.flags,
         memory=ladder.estimate,

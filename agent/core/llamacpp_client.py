@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from agent.core.backend_manager import Decodes
 from agent.core.errors import (
     BackendError,
     BackendUnavailable,
@@ -30,6 +31,7 @@ from agent.core.llamacpp_wire import (
     Served,
     parse_event,
     parse_failure,
+    parse_metrics,
     parse_props,
 )
 from agent.core.sse import EventReader
@@ -134,6 +136,15 @@ class LlamaCppClient:
         data = await self._json(self._post(path, {"filename": file}))
         with self._understanding(path):
             return dict(data)
+
+    async def decodes(self) -> Decodes | None:
+        """The server's counters; None when it is gone or was started without them."""
+        try:
+            with self._errors():
+                reply = await self._http.get("/metrics", timeout=_LOOK_TIMEOUT_S)
+        except BackendError:
+            return None
+        return parse_metrics(reply.text) if reply.status_code == httpx.codes.OK else None
 
     async def is_idle(self, slot: int) -> bool:
         """Whether nothing runs in `slot`. A server that is gone, or that was started without

@@ -2,12 +2,11 @@
 
 Flags differ between versions of llama.cpp, so the launch plan uses only those that ``--help``
 names. Asking costs two processes; the answer is kept until the binary or a library of llama.cpp
-beside it changes.
+beside it changes. That of a script is not kept: what it starts may change behind it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 from dataclasses import dataclass
@@ -44,14 +43,15 @@ def parse_probe(version: str, usage: str) -> Probe:
     )
 
 
-def stamp(binary: Path) -> str:
-    """Changes when the binary does, or a library of llama.cpp beside it: the executable of newer
-    builds is a stub of a few kilobytes that stays the same when the libraries are replaced.
+def stamp(binary: Path, *parts: Path) -> str:
+    """Changes when the binary does, one of the other `parts` that it needs, or a library of
+    llama.cpp beside it: the executable of newer builds is a stub of a few kilobytes that stays the
+    same when the libraries are replaced.
 
-    Raises OSError when the binary cannot be looked at.
+    Raises OSError when one of them cannot be looked at.
     """
     real = binary.resolve()
-    own = {real, *real.parent.glob("libllama*"), *real.parent.glob("libggml*")}
+    own = {real, *parts, *real.parent.glob("libllama*"), *real.parent.glob("libggml*")}
     marks = []
     for path in sorted(own):
         about = path.stat()
@@ -59,11 +59,12 @@ def stamp(binary: Path) -> str:
     return hashlib.sha256("\n".join(marks).encode()).hexdigest()
 
 
-def load_probe(binary: Path, cache: Path) -> Probe | None:
-    """The kept answers for this very binary; None when there are none or they are unreadable."""
+def load_probe(binary: Path, mark: str, cache: Path) -> Probe | None:
+    """The kept answers for the binary of this stamp; None when there are none or they are
+    unreadable."""
     try:
         data = remembered(cache, str(binary)) or {}
-        if data["stamp"] != stamp(binary):
+        if data["stamp"] != mark:
             return None
         flags = data["flags"]
         if not isinstance(flags, list) or not all(isinstance(x, str) for x in flags):
@@ -71,20 +72,29 @@ def load_probe(binary: Path, cache: Path) -> Probe | None:
         return Probe(
             version=str(data["version"]), commit=str(data["commit"]), flags=frozenset(flags)
         )
-    except (OSError, KeyError):
+    except KeyError:
         return None
 
 
-def save_probe(binary: Path, probe: Probe, cache: Path) -> None:
-    """Keep the answers."""
-    with contextlib.suppress(OSError):
-        data = {
-            "stamp": stamp(binary),
-            "version": probe.version,
-            "commit": probe.commit,
-            "flags": sorted(probe.flags),
-        }
-        remember(cache, str(binary), data)
+def save_probe(binary: Path, mark: str, probe: Probe, cache: Path) -> None:
+    """Keep the answers, unless the binary is a script."""
+    if _is_script(binary):
+        return
+    data = {
+        "stamp": mark,
+        "version": probe.version,
+        "commit": probe.commit,
+        "flags": sorted(probe.flags),
+    }
+    remember(cache, str(binary), data)
+
+
+def _is_script(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return False
 
 
 def _flags(usage: str) -> frozenset[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.core.backend_manager import Opened
@@ -15,7 +14,6 @@ from agent.core.folders import cache_folder
 from agent.core.http_errors import checked_url
 from agent.core.kv_layout import layout_of
 from agent.core.llamacpp_backend import LlamaCppBackend
-from agent.core.llamacpp_flags import stamp
 from agent.core.model_digest import model_digest
 from agent.core.prefix_bank import PrefixBank
 from agent.core.slot_locks import SlotLocks
@@ -23,15 +21,25 @@ from agent.core.slot_locks import SlotLocks
 if TYPE_CHECKING:
     from agent.core.llamacpp_server import LlamaCppServer
 
+_NOT_ALONE = (
+    "TURBO_DETERMINISM=strict holds on this server only while nobody else uses it and as long as "
+    "it does not speculate."
+)
+
 
 @asynccontextmanager
 async def open_llamacpp(
-    settings: Settings, *, notice: Callable[[str], None] = lambda _: None
+    settings: Settings,
+    *,
+    notice: Callable[[str], None] = lambda _: None,
+    on_restart: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Opened]:
-    """A llama-server that runs at LLAMACPP_URL, or one of our own that ends with the block.
+    """A llama-server that runs at LLAMACPP_URL, or one of our own that ends with the block; that
+    one is started again when it dies or hangs, and `on_restart` is told why.
 
     Raises an EngineError when neither can be had, SettingsError for an address that is none.
     """
+    strict = settings.turbo_determinism == "strict"
     async with AsyncExitStack() as stack:
         if settings.llamacpp_url is not None:
             key = settings.llamacpp_api_key
@@ -42,12 +50,16 @@ async def open_llamacpp(
                 stall_timeout_s=settings.request_timeout_s,
                 load_timeout_s=settings.llamacpp_start_timeout_s,
                 locks=SlotLocks(cache_folder("slots", private=True), url),
+                strict=strict,
             )
             who, log = f"llama-server at {settings.llamacpp_url}", None
             engine: dict[str, Any] = {"url": url}
             notice(f"using the {who}")
+            if strict:
+                notice(_NOT_ALONE)
         else:
             # Owning a server pulls in hardware and GGUF probing, which an attached one never needs.
+            from agent.core.server_keeper import ServerKeeper  # noqa: PLC0415
             from agent.core.server_launching import open_server  # noqa: PLC0415
 
             server = await stack.enter_async_context(open_server(settings, notice=notice))
@@ -59,12 +71,18 @@ async def open_llamacpp(
                 "model": str(server.model),
                 "model_sha256": digest,
             }
+            patience_s = settings.llamacpp_start_timeout_s
+            keeper = await stack.enter_async_context(
+                ServerKeeper(server, timeout_s=patience_s, on_restart=on_restart)
+            )
             backend = LlamaCppBackend(
                 server.url,
                 api_key=server.api_key,
                 stall_timeout_s=settings.request_timeout_s,
-                died=lambda: _death_of(server),
+                died=lambda: _death_of(keeper.server),
+                keeper=keeper,
                 bank=bank,
+                strict=strict,
                 notice=notice,
             )
             who, log = server.description, server.log
@@ -84,6 +102,6 @@ def _bank(settings: Settings, server: LlamaCppServer, digest: str) -> PrefixBank
     folder, argv = server.plan.slot_dir, server.plan.argv
     if folder is None:
         return None
-    layout = layout_of(argv, model=digest, build=stamp(Path(argv[0])))
+    layout = layout_of(argv, model=digest, build=server.plan.stamp)
     most = settings.prefix_bank_max_mb << 20
     return PrefixBank(folder, layout=layout, model=server.model.name, max_bytes=most)

@@ -50,14 +50,15 @@ class LlamaCppServer:
     @classmethod
     @asynccontextmanager
     async def launch(
-        cls, plan: LaunchPlan, *, log: Path, timeout_s: float
+        cls, plan: LaunchPlan, *, log: Path, timeout_s: float, api_key: str | None = None
     ) -> AsyncIterator[LlamaCppServer]:
-        """The server of `plan`, ready for requests within `timeout_s` seconds.
+        """The server of `plan`, ready for requests within `timeout_s` seconds, with a new
+        `api_key` unless one is given.
 
         Raises ServerDied when it ends before, ServerError when it is late, BinaryError when it
         cannot be executed.
         """
-        key = secrets.token_hex(24)
+        key = api_key or secrets.token_hex(24)
         _write_secret(plan.api_key_file, key)
         try:
             server = cls(plan, await _start(plan, key, log), api_key=key, log=log)
@@ -68,9 +69,13 @@ class LlamaCppServer:
                 yield server
             finally:
                 tidy.cancel()
-                await end_group(server._process, patience_s=_PATIENCE_S, terms=2)
+                await server.end()
         finally:
             plan.api_key_file.unlink(missing_ok=True)
+
+    async def end(self) -> None:
+        """End the server and all that it started. A server that has ended is left alone."""
+        await end_group(self._process, patience_s=_PATIENCE_S, terms=2)
 
     def death(self) -> str | None:
         """None while it lives; else the cause in one line and the end of the log below it."""

@@ -11,6 +11,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from agent.core.backend_manager import Decodes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
@@ -86,6 +88,18 @@ def parse_props(data: Any) -> Served:
         model=str(data.get("model_alias") or data["model_path"]),
         bos=str(data.get("bos_token") or ""),
     )
+
+
+def parse_metrics(text: str) -> Decodes | None:
+    """The reply of /metrics; None where it lacks what is wanted."""
+    lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    values = {name: value for name, _, value in lines}
+    try:
+        batches = float(values["llamacpp:n_decode_total"])
+        busy = float(values["llamacpp:n_busy_slots_per_decode"])
+    except (KeyError, ValueError):
+        return None
+    return Decodes(batches=int(batches), busy=batches * busy)
 
 
 def parse_event(payload: bytes) -> Event | Failure:

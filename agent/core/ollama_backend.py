@@ -19,6 +19,7 @@ import httpx
 
 from agent.core.backend_manager import (
     Answer,
+    Decodes,
     OnProgress,
     Opened,
     Progress,
@@ -41,6 +42,7 @@ from agent.core.ollama_wire import (
     parse_trained_context,
     parse_version,
 )
+from agent.core.prompts import Prompt
 from agent.core.repetition import RepetitionWatch
 from agent.core.sse import LineReader
 
@@ -148,6 +150,13 @@ class OllamaBackend:
             ),
             seed=request.sampling.seed,
         )
+
+    async def decodes(self) -> Decodes | None:
+        """None: Ollama does not tell."""
+        return None
+
+    async def read_ahead(self, prompt: Prompt, on_progress: OnProgress | None = None) -> None:
+        """Nothing: Ollama chooses the slot itself."""
 
     async def complete_json(
         self, request: Request, answer: type[Answer], on_progress: OnProgress | None = None
@@ -273,6 +282,10 @@ async def open_ollama(
         if (0, 0, 0) < backend.version < _REFUSES_OVERFLOW:
             notice(
                 f"Ollama {release} cuts prompts that are too long and does not say so: update it"
+            )
+        if settings.turbo_determinism == "strict":
+            notice(
+                "TURBO_DETERMINISM=strict: Ollama keeps what it wants; answers may still differ."
             )
         description = f"Ollama {release} at {url}: {backend.model}, {backend.context} tokens"
         notice(f"using {description}")

@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
-from agent.core.backend_manager import OnProgress, Progress, Request
+from agent.core.backend_manager import OnProgress, Progress
 from agent.core.errors import RequestRefused
 from agent.core.llamacpp_client import LlamaCppClient
 from agent.core.llamacpp_wire import Final, Prefill
@@ -37,8 +38,6 @@ class PrefixUse:
 
     computed: int = 0
     """Computed ahead of it, for this and for others."""
-    restored: int = 0
-    """Taken from a file instead of being computed."""
     seconds: float = 0.0
     """What computing them took, as the server reports it."""
 
@@ -56,6 +55,7 @@ class Prefixes:
     ) -> None:
         self._client = client
         self._bank = bank if restore is not Restore.NONE else None
+        self._only_whole = restore is Restore.EXTENSION
         self._notice = notice
         self._under_way: dict[str, asyncio.Future[None]] = {}
         self._running: Counter[tuple[str, str, str]] = Counter()
@@ -73,38 +73,64 @@ class Prefixes:
                 del self._running[branch]
 
     async def provide(
-        self, lease: Lease, request: Request, prompt: Encoded, report: OnProgress
+        self, lease: Lease, asked: Prompt, prompt: Encoded, report: OnProgress, *, alike: int = 1
     ) -> PrefixUse:
-        """Bring the lease's slot along the shared prefixes of the request, encoded as `prompt`.
+        """Bring the lease's slot along the shared prefixes of what is asked, encoded as `prompt`;
+        `alike` requests ask the very same.
 
         Raises a BackendError when the server fails; a file that cannot be used is never an error.
         """
+        if self._only_whole and lease.expected_cached >= len(prompt.ids):
+            # The last token is computed anyway, for which the state would have to be taken back.
+            lease.expected_cached = 0
         bank = self._bank
-        if bank is None:
-            return PrefixUse()
-        ends = self._ends(request, prompt)
+        ends = self._ends(asked, prompt, alike) if bank is not None else []
         use = PrefixUse()
         for end in reversed(ends):
-            if _worth(lease, end) and await self._restore(bank, lease, prompt.ids[:end]):
-                use = PrefixUse(restored=end)
+            if bank and _worth(lease, end) and await self._restore(bank, lease, prompt.ids[:end]):
                 break
+        if self._only_whole and not lease.expected_cached:
+            # The server would use a part of what the slot holds, right or wrong: see restore_probe.
+            await self._client.erase_slot(lease.slot)
         for end in ends:
             if self._bank is not None and _worth(lease, end):
                 use = await self._reach(
-                    bank, lease, prompt, end, use, report, passing=end != ends[0]
+                    self._bank, lease, prompt, end, use, report, passing=end != ends[0]
                 )
         return use
 
-    def _ends(self, request: Request, prompt: Encoded) -> list[int]:
+    def _ends(self, asked: Prompt, prompt: Encoded, alike: int) -> list[int]:
         """Where the prefixes end that others share, in tokens."""
         ends = [prompt.shared]
-        asked = request.prompt
-        if request.alike > 1:
+        if alike > 1:
             ends.append(len(prompt.ids))
         elif self._running[asked.system, asked.shared, asked.role] > 1:
             ends.append(prompt.role)
         # The last token is computed anyway: its output is the first token of the answer.
         return [min(end, len(prompt.ids) - 1) for end in ends]
+
+    async def read(
+        self,
+        lease: Lease,
+        prompt: Encoded,
+        ahead: PrefixUse,
+        report: OnProgress,
+        *,
+        until: Callable[[], bool],
+    ) -> None:
+        """Read the whole of `prompt` into the slot and write nothing; stop early once `until`.
+        `ahead` is what `provide` did for it."""
+        async with self._client.completion(_reading(lease, prompt.ids), answer=0) as events:
+            async for event in events:
+                if isinstance(event, Prefill):
+                    lease.held = prompt.ids[: event.done]
+                    cached = max(0, event.cached - ahead.computed)
+                    report(_progress(lease, prompt, event.done, cached))
+                elif isinstance(event, Final):
+                    lease.held = prompt.ids
+                    lease.idle = True
+                if until():
+                    return
 
     def close(self) -> None:
         """Remove the files that only served this server."""
@@ -129,7 +155,7 @@ class Prefixes:
         while (other := self._under_way.get(name)) is not None:
             await asyncio.shield(other)
             if await self._restore(bank, lease, ids):
-                return replace(before, restored=end)
+                return before
             if self._bank is None:
                 return before
         done = self._under_way[name] = asyncio.get_running_loop().create_future()
@@ -150,27 +176,12 @@ class Prefixes:
         report: OnProgress,
     ) -> PrefixUse:
         """Read a prefix into the slot and write nothing."""
-        body = {
-            "prompt": ids,
-            "id_slot": lease.slot,
-            "n_predict": 0,
-            "cache_prompt": True,
-            "stream": True,
-            "return_progress": True,
-        }
         use = before
-        async with self._client.completion(body, answer=0) as events:
+        async with self._client.completion(_reading(lease, ids), answer=0) as events:
             async for event in events:
                 if isinstance(event, Prefill):
-                    report(
-                        Progress(
-                            phase="prefill",
-                            slot=lease.slot,
-                            prompt=len(prompt.ids),
-                            done=event.done,
-                            cached=max(0, event.cached - before.computed),
-                        )
-                    )
+                    cached = max(0, event.cached - before.computed)
+                    report(_progress(lease, prompt, event.done, cached))
                 elif isinstance(event, Final):
                     use = replace(
                         before,
@@ -213,6 +224,24 @@ class Prefixes:
             self._bank.close()
             self._bank = None
             self._notice(f"Prefixes cannot be saved and are computed in every slot anew: {reason}")
+
+
+def _reading(lease: Lease, ids: list[int]) -> dict[str, Any]:
+    """The body that lets the lease's slot read these tokens and write nothing."""
+    return {
+        "prompt": ids,
+        "id_slot": lease.slot,
+        "n_predict": 0,
+        "cache_prompt": True,
+        "stream": True,
+        "return_progress": True,
+    }
+
+
+def _progress(lease: Lease, prompt: Encoded, done: int, cached: int) -> Progress:
+    return Progress(
+        phase="prefill", slot=lease.slot, prompt=len(prompt.ids), done=done, cached=cached
+    )
 
 
 def _worth(lease: Lease, end: int) -> bool:

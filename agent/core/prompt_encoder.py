@@ -65,17 +65,21 @@ class Encoded:
 
     ids: list[int]
     """Token ids of the whole prompt, BOS included where the model wants one."""
-    shared: int
-    """How many of them every prompt with the same system and shared part begins with."""
-    role: int
+    shared: int = 0
+    """How many of them every prompt with the same system and shared part begins with; 0 where
+    nobody wants to know."""
+    role: int = 0
     """The same with the role's fixed part."""
 
 
 class PromptEncoder:
     """The server's chat template and tokenizer, with a memory."""
 
-    def __init__(self, client: LlamaCppClient, *, bos: str) -> None:
+    def __init__(self, client: LlamaCppClient, *, bos: str, beginnings: bool = True) -> None:
+        """`beginnings`: whether to find out what a prompt shares with others, which costs a round
+        trip per task and one per role."""
         self._client = client
+        self._wants_beginnings = beginnings
         self._bos = bos
         self._known: OrderedDict[Prompt, asyncio.Task[Encoded]] = OrderedDict()
         self._beginnings: dict[Prompt, list[int]] = {}
@@ -104,6 +108,16 @@ class PromptEncoder:
         # Shielded: of several who wait for the same prompt, one may be cancelled.
         return await asyncio.shield(task)
 
+    async def encode_beginning(self, prompt: Prompt) -> Encoded:
+        """The tokens of a prompt that will go on: without what the template writes at its end.
+
+        Where the template cannot be told apart from the messages, that end is part of them.
+        Raises a BackendError."""
+        shared = await self._beginning(replace(prompt, role="", volatile=""))
+        role = await self._beginning(replace(prompt, volatile=""))
+        ids = await self._tokens(await self._text_of_beginning(prompt))
+        return Encoded(ids, common_prefix(ids, shared), common_prefix(ids, role))
+
     async def aclose(self) -> None:
         """Stop what is under way."""
         tasks = [task for task in self._known.values() if not task.done()]
@@ -115,9 +129,13 @@ class PromptEncoder:
         text = self._frame.render(prompt) if self._frame is not None else None
         if text is None:
             text = await self._client.apply_template(prompt.messages)
-        ids = await self._tokens(text)
-        shared = await self._beginning(replace(prompt, role="", volatile=""))
-        role = await self._beginning(replace(prompt, volatile=""))
+        if not self._wants_beginnings:
+            return Encoded(await self._tokens(text))
+        ids, shared, role = await asyncio.gather(
+            self._tokens(text),
+            self._beginning(replace(prompt, role="", volatile="")),
+            self._beginning(replace(prompt, volatile="")),
+        )
         # A token at the end of a beginning may differ from the one that the whole prompt has
         # there, so only what both have in common is a prefix.
         return Encoded(ids, common_prefix(ids, shared), common_prefix(ids, role))
@@ -129,12 +147,14 @@ class PromptEncoder:
         if prompt not in self._beginnings:
             if len(self._beginnings) >= _BEGINNINGS:
                 self._beginnings.clear()
-            if self._frame is not None:
-                text = self._frame.beginning(prompt)
-            else:
-                text = await self._client.apply_template(prompt.messages)
+            text = await self._text_of_beginning(prompt)
             self._beginnings[prompt] = await self._tokens(text)
         return self._beginnings[prompt]
+
+    async def _text_of_beginning(self, prompt: Prompt) -> str:
+        if self._frame is not None:
+            return self._frame.beginning(prompt)
+        return await self._client.apply_template(prompt.messages)
 
     async def _tokens(self, text: str) -> list[int]:
         ids = await self._client.tokenize(text, add_special=True)

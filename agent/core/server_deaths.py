@@ -12,7 +12,7 @@ from typing import Literal
 
 from agent.core.llamacpp_binary import INSTALL
 
-Kind = Literal["port", "model", "memory", "flag", "device", "cpu", "library", "other"]
+Kind = Literal["port", "model", "memory", "flag", "device", "cpu", "library", "killed", "other"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ _SIGNALS = {
         fix=INSTALL,
     ),
     signal.SIGKILL: Death(
-        kind="memory",
+        kind="killed",
         reason="was killed (SIGKILL); the system does that when memory runs out",
         fix=_MEMORY_FIX,
     ),

@@ -24,7 +24,8 @@ from agent.core.hardware import read_hardware, with_devices
 from agent.core.launch_ladder import Ladder
 from agent.core.launch_plan import LaunchPlan, plan_launch
 from agent.core.launch_shape import Basis, open_ladder
-from agent.core.llamacpp_binary import WRONG_CPU, find_binary
+from agent.core.llamacpp_ask import WRONG_CPU
+from agent.core.llamacpp_binary import find_binary
 from agent.core.llamacpp_server import LlamaCppServer
 from agent.core.model_variants import smaller_quantisations
 from agent.core.remembered_rung import keep, recall
@@ -104,7 +105,7 @@ async def open_server(
     with private_folder() as folder:
         async with AsyncExitStack() as stack:
             prepared = await prepare(settings, refused)
-            lowered = False
+            lowered = killed = False
             while True:
                 plan = prepared.plan(
                     port=settings.llamacpp_port or _free_port(),
@@ -124,7 +125,10 @@ async def open_server(
                         prepared = await prepare(settings, refused)
                     elif death.kind == "port" and tries_left > 1:
                         tries_left -= 1
-                    elif death.kind == "memory" and prepared.ladder.descend():
+                    elif death.kind == "killed" and not killed:
+                        killed = True  # by whom is unknown: the same once more, then less of it
+                        say(f"{death.message.partition(chr(10))[0]} It is started once more.")
+                    elif death.kind in ("memory", "killed") and prepared.ladder.descend():
                         lowered = True
                     else:
                         raise

@@ -68,25 +68,32 @@ class Workspace:
         """Commit that the work starts from."""
         self.root = Path(str(repo.working_tree_dir))
         """Top folder of the user's checkout. We only read there."""
-        self.state_dir = Path(repo.common_dir) / ".turbo"
+        self.state_dir = _state_folder(repo)
         """Runs and checkpoints, inside git's own folder."""
 
     @classmethod
-    async def open(cls, path: Path, *, run: str, worktrees_root: Path | None = None) -> Self:
+    async def open(
+        cls,
+        path: Path,
+        *,
+        run: str,
+        base: str | None = None,
+        worktrees_root: Path | None = None,
+    ) -> Self:
         """Open the repository that holds `path` and clear away what killed runs left.
 
-        Worktrees are made below `worktrees_root`, by default in the cache. Raises WorkspaceError
-        when there is no repository, when it is bare or has no commit, or when nothing can be
-        written.
+        The work starts from the commit `base`, by default the last one. Worktrees are made below
+        `worktrees_root`, by default in the cache. Raises WorkspaceError when there is no
+        repository, when it is bare or has no such commit, or when nothing can be written.
         """
-        return await asyncio.to_thread(cls._open, path, run, worktrees_root)
+        return await asyncio.to_thread(cls._open, path, run, base, worktrees_root)
 
     @classmethod
-    def _open(cls, path: Path, run: str, worktrees_root: Path | None) -> Self:
+    def _open(cls, path: Path, run: str, base: str | None, worktrees_root: Path | None) -> Self:
         with ExitStack() as stack, _mapped():
             repo = _repository(path)
             stack.callback(repo.close)
-            base = _last_commit(repo, path)
+            base = _last_commit(repo, path) if base is None else _commit(repo, base)
             _refuse_branch_in_the_way(repo)
             root = (worktrees_root or cache_folder("worktrees")).resolve()
             root.mkdir(parents=True, exist_ok=True)
@@ -259,6 +266,16 @@ def locate(path: Path) -> Path:
         repo.close()
 
 
+def state_folder(path: Path) -> Path:
+    """Where the repository of the checkout at `path` keeps runs and checkpoints. Raises
+    WorkspaceError as `open` does."""
+    repo = _repository(path)
+    try:
+        return _state_folder(repo)
+    finally:
+        repo.close()
+
+
 def create_repository(folder: Path, *, message: str) -> None:
     """Make `folder` a git repository with one commit of everything in it."""
     forget_git_variables()
@@ -266,6 +283,10 @@ def create_repository(folder: Path, *, message: str) -> None:
     with _mapped(), _opened(folder) as repo:
         repo.git.add("--all")
         repo.git.commit("--quiet", "--no-verify", "-m", message)
+
+
+def _state_folder(repo: git.Repo) -> Path:
+    return Path(repo.common_dir) / ".turbo"
 
 
 def _command_of(error: git.GitCommandError) -> str:
@@ -325,6 +346,18 @@ def _last_commit(repo: git.Repo, path: Path) -> str:
         raise WorkspaceError(
             f"{path}: the repository has no commit yet",
             fix="Commit something first; the work starts from the last commit.",
+        ) from None
+
+
+def _commit(repo: git.Repo, name: str) -> str:
+    try:
+        return str(
+            repo.git.rev_parse("--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+        )
+    except git.GitCommandError:
+        raise WorkspaceError(
+            f"{repo.working_tree_dir}: the commit {name} is not there",
+            fix="Fetch it; git may have pruned what no branch named.",
         ) from None
 
 

@@ -18,8 +18,8 @@ from agent.team.coder import Job, write_step
 from agent.team.context import Race, TeamContext
 from agent.team.edits import read_file, write_file
 from agent.team.judge import tidy, verify_once
-from agent.team.reviewer import review_candidate
-from agent.team.state import Attempt, Candidate, Plan, Review, Step
+from agent.team.reviewer import read_review_ahead, review_candidate
+from agent.team.state import Attempt, Candidate, Plan, Review, Step, Verified
 from agent.team.waves import shown_to, waves
 
 NO_ANSWER = (BadAnswer, ContextTooSmall, GarbledOutput)
@@ -47,6 +47,10 @@ async def attempt(work: Attempt, context: TeamContext) -> Candidate:
         await asyncio.gather(running, accepted, return_exceptions=True)
     if verified:
         return verified[0]
+    return _too_late(work, context)
+
+
+def _too_late(work: Attempt, context: TeamContext) -> Candidate:
     candidate = _lost(work, context, "cancelled", "another candidate was accepted first")
     _tell(candidate, context)
     return candidate
@@ -56,6 +60,15 @@ async def _run(
     work: Attempt, context: TeamContext, race: Race, verified: list[Candidate]
 ) -> Candidate:
     """One candidate to its end; `verified` gets it as soon as its tests have run."""
+    async with race.turns:
+        if race.accepted.is_set():
+            return _too_late(work, context)
+        return await _write_test_review(work, context, race, verified)
+
+
+async def _write_test_review(
+    work: Attempt, context: TeamContext, race: Race, verified: list[Candidate]
+) -> Candidate:
     candidate = await _write_and_test(work, context, race)
     verified.append(candidate)
     _tell(candidate, context)
@@ -105,7 +118,7 @@ async def _write_and_test(work: Attempt, context: TeamContext, race: Race) -> Ca
     tests = None
     if work["test_command"] is not None:
         context.journal.show("progress", role="coder", candidate=index, phase="test")
-        tests = await verify_once(diff, worktree, work["test_command"], context, race)
+        tests = await _verify(work, diff, worktree, work["test_command"], context, race)
     return Candidate(
         round=number,
         index=index,
@@ -116,6 +129,28 @@ async def _write_and_test(work: Attempt, context: TeamContext, race: Race) -> Ca
         tests=tests,
         lint=lint or "",
     )
+
+
+async def _verify(
+    work: Attempt,
+    diff: str,
+    worktree: Path,
+    command: Sequence[str],
+    context: TeamContext,
+    race: Race,
+) -> Verified:
+    """The tests; meanwhile an idle slot may read what the reviewer will be asked."""
+    if context.settings.turbo_overlap == "off" or diff in race.verified:
+        return await verify_once(diff, worktree, command, context, race)
+    reading = asyncio.ensure_future(read_review_ahead(work["task"], diff, context))
+    try:
+        tests = await verify_once(diff, worktree, command, context, race)
+        if tests.green:  # what is still missing would be read for the review anyway
+            await reading
+        return tests
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 async def _write_steps(

@@ -43,15 +43,23 @@ class Record:
             started=self.totals.started,
             usage=self.totals.usage,
             busy_s=self.totals.busy_s,
+            busy_slots=self.totals.busy_slots,
             reading_rate=self.totals.reading_rate,
             wall_s=time.monotonic() - self.begin,
         )
 
 
 async def conclude(
-    task: Task, state: TeamState, context: TeamContext, record: Record, *, apply: bool
+    task: Task,
+    state: TeamState,
+    context: TeamContext,
+    record: Record,
+    *,
+    publish: bool,
+    apply: bool,
 ) -> None:
-    """Judge the last state and publish what was accepted; all goes into `record`."""
+    """Judge the last state and, when asked to, publish what was accepted; all goes into
+    `record`."""
     candidates = state.get("candidates", [])
     review = state.get("review")
     failure = state.get("failure", "")
@@ -70,6 +78,8 @@ async def conclude(
     elif failure or review is None or review.verdict != "accept" or chosen is None:
         green = chosen is not None and chosen.status == "green"
         record.end("rejected" if green else "failed", 1, failure)
+    elif not publish:
+        record.end("accepted", 0)
     else:
         await to_its_end(_publish(task, chosen, context, record, apply=apply))
 

@@ -68,6 +68,8 @@ class Totals:
     """Candidates that were begun, in all rounds."""
     busy_s: float = 0.0
     """Wall seconds during which at least one request ran."""
+    busy_slots: float = 0.0
+    """Slots that decoded at the same time, on average, as the server counts."""
     reading_rate: float = 0.0
     """Prompt tokens per second of the request that read fastest; others shared the machine."""
     _running: int = 0
@@ -100,6 +102,8 @@ class Totals:
 class Race:
     """What the candidates of one round share."""
 
+    turns: asyncio.Semaphore
+    """Bounds the candidates that are worked on at the same time, in the order of their index."""
     accepted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by the first candidate that the reviewer accepts; the others stop."""
     reviewing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -131,7 +135,9 @@ class TeamContext:
 
     def race(self, round_number: int) -> Race:
         """The race of that round; made when it is first asked for."""
-        return self.races.setdefault(round_number, Race())
+        strict = self.settings.turbo_determinism == "strict"
+        turns = asyncio.Semaphore(1 if strict else self.candidates)
+        return self.races.setdefault(round_number, Race(turns))
 
     def prompt(self, role: str, *, task: str, files: str, **volatile: str) -> Prompt:
         """The prompt of a role with this run's repository part."""
@@ -146,6 +152,11 @@ class TeamContext:
             meter.end(reply.usage)
         self._account(request, reply, role, candidate)
         return reply
+
+    async def read_ahead(self, prompt: Prompt, *, role: str) -> None:
+        """Let an idle slot read a prompt's beginning before it is asked. Raises a BackendError."""
+        with self.totals.request() as meter:
+            await self.backend.read_ahead(prompt, self._progress(meter, role, None))
 
     async def ask_json(self, request: Request, answer: type[Answer], *, role: str) -> Answer:
         """The model's answer in the form of `answer`. Raises a BackendError."""

@@ -77,6 +77,7 @@ class LiveView:
         self._rows: dict[int, _Row] = {}
         self._slots: dict[int, _Slot] = {}
         self._now = ""
+        self._busy = 0.0
         self._live = Live(
             console=console, refresh_per_second=8, transient=True, get_renderable=self._render
         )
@@ -86,6 +87,9 @@ class LiveView:
         """Update the tables, or print a line above them."""
         if event == "progress":
             self._on_progress(data)
+            return
+        if event == "load":
+            self._busy = data["busy_slots"]
             return
         self._now = ""
         if event in ("run_started", "round_started", "run_finished", "plan_ready"):
@@ -158,7 +162,8 @@ class LiveView:
         cached = sum(slot.cached for slot in self._slots.values())
         prompt = sum(slot.prompt for slot in self._slots.values())
         total = f"{sum(decoding):.0f}" if decoding else ""
-        table.add_row("all", f"{len(busy)} busy", total, f"{cached}/{prompt}", "", style="bold")
+        mean = f"{self._busy:.1f} busy on average" if self._busy else ""
+        table.add_row("all", f"{len(busy)} busy", total, f"{cached}/{prompt}", mean, style="bold")
         return table
 
 

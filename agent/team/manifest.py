@@ -2,35 +2,99 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 import agent
 from agent.core.backend_manager import Opened
 from agent.core.config import Settings
+from agent.core.errors import UsageError
 from agent.core.workspace import Workspace
 from agent.team.task_file import Task
 
+_NAME = "manifest.json"
+_OWN_TO_A_START = ("--port", "--api-key-file", "--slot-save-path", "--model")
+"""Flags whose values say where something is, not what is computed."""
 
-def write_manifest(
-    folder: Path, task: Task, settings: Settings, opened: Opened, workspace: Workspace
-) -> None:
-    """Write ``manifest.json`` beside the journal. The journal's ``answered`` events go with it:
-    role, seed, and a digest of each prompt and answer."""
-    backend = opened.backend
-    manifest = {
-        "run": workspace.run,
-        "base": workspace.base,
-        "task": task.model_dump(mode="json"),
-        "settings": settings.model_dump(mode="json", exclude={"llamacpp_api_key"}),
-        "engine": {"backend": backend.name, "slots": backend.slots, "context": backend.context}
-        | dict(opened.engine),
-        "versions": {
-            "turbo": agent.__version__,
-            "python": platform.python_version(),
-            "system": platform.platform(),
-        },
-    }
-    text = json.dumps(manifest, indent=1) + "\n"
-    (folder / "manifest.json").write_text(text, encoding="utf-8")
+
+class Manifest(BaseModel):
+    """One run. With the journal's ``answered`` events (role, seed, digests of prompt and answer)
+    it tells whether another run did the same."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    base: str
+    """The commit that it started from."""
+    task: Task
+    settings: dict[str, Any]
+    """All but the API key, as JSON values."""
+    engine: dict[str, Any]
+    """Backend, slots, context, and for a server of ours its build, argv and model digest."""
+    versions: dict[str, str]
+
+    @classmethod
+    def of(cls, task: Task, settings: Settings, opened: Opened, workspace: Workspace) -> Manifest:
+        """The manifest of a run that is about to begin."""
+        backend = opened.backend
+        served = {"backend": backend.name, "slots": backend.slots, "context": backend.context}
+        return cls(
+            run=workspace.run,
+            base=workspace.base,
+            task=task,
+            settings=settings.model_dump(mode="json", exclude={"llamacpp_api_key"}),
+            engine=served | dict(opened.engine),
+            versions={
+                "turbo": agent.__version__,
+                "python": platform.python_version(),
+                "system": platform.platform(),
+            },
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """The manifest of the run in `folder`. Raises UsageError where there is none to be had."""
+        path = folder / _NAME
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise UsageError(
+                f"{path} cannot be read: {error.strerror}",
+                fix="A run that ended before its server was ready has none; choose another.",
+            ) from None
+        except ValidationError as error:
+            raise UsageError(
+                f"{path} is no manifest of this version: {error.errors()[0]['msg']}",
+                fix="Replay the run with the version that wrote it.",
+            ) from None
+
+    def write(self, folder: Path) -> None:
+        """Write it into the folder of the run."""
+        text = self.model_dump_json(indent=1) + "\n"
+        (folder / _NAME).write_text(text, encoding="utf-8")
+
+    def differences(self, other: Manifest) -> list[str]:
+        """What the engine and the versions of `other` have that this one has not, a line each."""
+        mine, theirs = _facts(self), _facts(other)
+        return [
+            f"{name}: {mine.get(name, 'none')}, now {theirs.get(name, 'none')}"
+            for name in sorted(mine.keys() | theirs.keys())
+            if mine.get(name) != theirs.get(name)
+        ]
+
+
+def _facts(manifest: Manifest) -> dict[str, str]:
+    engine = {k: v for k, v in manifest.engine.items() if k not in ("model", "url")}
+    argv = [str(word) for word in engine.pop("argv", [])][1:]
+    flags = [
+        word
+        for index, word in enumerate(argv)
+        if word not in _OWN_TO_A_START and (index == 0 or argv[index - 1] not in _OWN_TO_A_START)
+    ]
+    facts = {**engine, **manifest.versions}
+    if flags:
+        facts["flags"] = " ".join(flags)
+    return {name: str(value) for name, value in facts.items()}

@@ -9,6 +9,9 @@ from rich.console import Console
 
 from agent.core.terminal import printable
 
+UNKEPT = frozenset({"progress", "load"})
+"""Events that only the live view shows: there are many, and each replaces the one before."""
+
 
 class View(Protocol):
     """Shows events of a run as they come."""
@@ -42,7 +45,7 @@ class PlainView:
     def on_event(self, event: str, data: Mapping[str, Any]) -> None:
         """Print a line for the event, if it is one that people read."""
         line = describe(event, data)
-        if line is None and self._verbose and event != "progress":
+        if line is None and self._verbose and event not in UNKEPT:
             line = f"{event}: " + ", ".join(f"{key}={value}" for key, value in data.items())
         if line is not None:
             self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
@@ -88,6 +91,7 @@ def _review_line(data: Mapping[str, Any]) -> str:
 _LINES: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
     "notice": lambda data: str(data["text"]),
     "server_ready": _ready_line,
+    "server_restarted": lambda data: f"Server started again: {data['reason']}",
     "run_started": lambda data: f"Task: {data['task']}",
     "plan_refused": lambda data: f"Plan refused: {data['reason']}",
     "plan_ready": _plan_line,

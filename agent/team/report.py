@@ -16,7 +16,8 @@ from rich.text import Text
 from agent.core.errors import TurboError
 from agent.core.terminal import printable
 from agent.team.live_view import LiveView
-from agent.team.plain_view import PlainView, QuietView, View
+from agent.team.plain_view import UNKEPT, PlainView, QuietView, View
+from agent.team.replay import Replay
 from agent.team.result import INTERRUPTED, Ledger, RunResult, Status
 
 
@@ -56,7 +57,7 @@ class Reporter:
 
     def on_event(self, event: str, data: Mapping[str, Any]) -> None:
         """Listener of the journal."""
-        if event != "progress" and self._as_json:
+        if event not in UNKEPT and self._as_json:
             self._last = data["status"] if event == "run_finished" else None
             write_event(event, data)
         self._view.on_event(event, data)
@@ -68,6 +69,18 @@ class Reporter:
         if not ledger.results or ledger.results[-1].exit_code != verdict.exit_code:
             self._close(verdict)
         return ledger.exit_code
+
+    def end_replay(self, ledger: Ledger, replay: Replay) -> int:
+        """A run was run again; 1 when it went another way, 3 when the engine failed."""
+        self._show(ledger)
+        self._line(str(replay))
+        verdict = ledger.verdict()
+        if verdict.exit_code < 3:
+            code = 0 if replay.divergence is None else 1
+            reason = str(replay.divergence or "")
+            verdict = replace(verdict, exit_code=code, reason=reason)
+        self._close(verdict)
+        return verdict.exit_code
 
     def end_failed(self, error: TurboError, ledger: Ledger) -> int:
         """An expected failure ended everything."""
@@ -205,6 +218,8 @@ def describe_outcome(result: RunResult) -> list[str]:
             f"tokens: {usage.prompt} prompt = {usage.computed} computed + {usage.cached} cached; "
             f"{usage.predicted} predicted; {speed:.0f} tokens/s"
         )
+    if result.busy_slots:
+        lines.append(f"slots: {result.busy_slots:.1f} worked at the same time on average")
     if usage.drafted:
         lines.append(f"speculation: {usage.accepted} of {usage.drafted} guessed tokens were right")
     if usage.cached and result.reading_rate:
@@ -213,6 +228,9 @@ def describe_outcome(result: RunResult) -> list[str]:
             f"{usage.cached / result.reading_rate:.1f} s at the {result.reading_rate:.0f} tokens/s "
             "measured"
         )
+    if result.restarts:
+        times = "once" if result.restarts == 1 else f"{result.restarts} times"
+        lines.append(f"server: died or hung and was started again {times}")
     if result.fixed_tokens:
         fixed = ", ".join(f"{role} {count}" for role, count in result.fixed_tokens.items())
         lines.append(f"fixed prompt tokens: {fixed}")

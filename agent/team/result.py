@@ -24,6 +24,8 @@ class RunResult:
     exit_code: int
     task: str = ""
     """Its title."""
+    run: str = ""
+    """The name of its folder below ``.turbo/runs``."""
     reason: str = ""
     """Why it was not accepted."""
     branch: str | None = None
@@ -38,8 +40,12 @@ class RunResult:
     usage: Usage = field(default_factory=Usage)
     busy_s: float = 0.0
     """Wall seconds during which the model worked."""
+    busy_slots: float = 0.0
+    """Slots that decoded at the same time, on average; 0 when unknown."""
     reading_rate: float = 0.0
     """Prompt tokens per second, as measured; 0 when unknown."""
+    restarts: int = 0
+    """Times that the server died or hung and was started again."""
     wall_s: float = 0.0
     fixed_tokens: dict[str, int] = field(default_factory=dict)
     """Tokens of each role's fixed text, the system prompt included."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from agent.core.backend_manager import Request
-from agent.core.errors import BadAnswer
+from agent.core.errors import BackendError, BadAnswer
+from agent.core.prompts import Prompt
 from agent.core.sampling import CODING
 from agent.team.context import TeamContext
 from agent.team.repo_context import fenced
@@ -19,13 +22,8 @@ async def review_candidate(task: Task, candidate: Candidate, context: TeamContex
 
     Red tests are never accepted, whatever the model says. Raises a BackendError.
     """
-    prompt = context.prompt(
-        "reviewer",
-        task=task.prose,
-        files=task.may_change,
-        diff=fenced(candidate.diff, "diff"),
-        tests=describe_tests(candidate.tests) or context.prompts.fill("no_tests"),
-    )
+    tests = describe_tests(candidate.tests) or context.prompts.fill("no_tests")
+    prompt = _prompt(task, candidate.diff, context, tests)
     seed = context.settings.turbo_seed + 1000 * candidate.round
     for attempt in range(2):
         sampling = CODING.with_seed(seed + attempt).warmer(0.05 if attempt == 0 else 0.5)
@@ -40,12 +38,31 @@ async def review_candidate(task: Task, candidate: Candidate, context: TeamContex
     raise AssertionError("unreachable: the loop returns or raises")
 
 
+async def read_review_ahead(task: Task, diff: str, context: TeamContext) -> None:
+    """Let an idle slot read what a review of `diff` will begin with, while its tests still run.
+
+    Never an error: what fails here is met again by the review, if there is one.
+    """
+    with contextlib.suppress(BackendError):
+        await context.read_ahead(_prompt(task, diff, context, tests=""), role="reviewer")
+
+
 def bound_verdict(review: Review, candidate: Candidate) -> Review:
     """The review, turned into `revise` when the candidate's tests are red."""
     red = candidate.tests is not None and not candidate.tests.green
     if red and review.verdict == "accept":
         return Review(verdict="revise", comments=review.comments)
     return review
+
+
+def _prompt(task: Task, diff: str, context: TeamContext, tests: str) -> Prompt:
+    return context.prompt(
+        "reviewer",
+        task=task.prose,
+        files=task.may_change,
+        diff=fenced(diff, "diff"),
+        tests=tests,
+    )
 
 
 def describe_tests(tests: Verified | None) -> str:

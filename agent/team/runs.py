@@ -18,6 +18,8 @@ from agent.core.workspace import Workspace
 if TYPE_CHECKING:
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
+JOURNAL = "journal.jsonl"
+"""In the folder of a run."""
 KEPT_RUNS = 50
 """Runs whose journal stays, and the checkpoint of those that did not come to their end."""
 
@@ -28,9 +30,12 @@ def new_run_name() -> str:
 
 
 @asynccontextmanager
-async def open_workspace(repository: Path, run: str) -> AsyncIterator[Workspace]:
-    """The workspace of a run; its worktrees are removed at the end."""
-    workspace = await Workspace.open(repository, run=run)
+async def open_workspace(
+    repository: Path, run: str, *, base: str | None = None
+) -> AsyncIterator[Workspace]:
+    """The workspace of a run, by default on the last commit; its worktrees are removed at the
+    end."""
+    workspace = await Workspace.open(repository, run=run, base=base)
     try:
         yield workspace
     finally:

@@ -13,13 +13,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from agent.core.config import Settings, load_settings
+from agent.core.determinism import with_tier
 from agent.core.errors import TaskFileError, UsageError
 from agent.core.folders import private_folder
 from agent.core.journal import Journal
 from agent.core.signals import run_until_signal
-from agent.core.workspace import create_repository, locate
+from agent.core.workspace import create_repository, locate, state_folder
+from agent.team.manifest import Manifest
+from agent.team.replay import Recording, Replay, find_run
 from agent.team.result import Ledger
+from agent.team.runs import JOURNAL
 from agent.team.task_file import Task, find_tasks, parse_task, read_task, task_from_prose
 from agent.team.verification import split_command
 from agent.team.workflow import RunOptions, run_tasks
@@ -41,6 +47,7 @@ class Invocation:
     model: Path | None = None
     candidates: int | None = None
     test: str | None = None
+    determinism: str | None = None
     apply: bool = False
     dry_run: bool = False
 
@@ -76,6 +83,44 @@ def run_session(invocation: Invocation, journal: Journal, ledger: Ledger) -> Non
         _run(invocation, repository, invocation.tasks, journal, ledger)
 
 
+def run_replay(name: str, checkout: Path | None, journal: Journal, ledger: Ledger) -> Replay:
+    """Run the run `name` of a repository again, as its manifest has it, and compare the two.
+    Nothing is put on a branch.
+
+    Raises TurboError, or Interrupted when a signal ended it.
+    """
+    repository = locate(checkout or Path.cwd())
+    folder = find_run(state_folder(repository) / "runs", name)
+    manifest, before = Manifest.read(folder), Recording.of_journal(folder / JOURNAL)
+    journal.emit("notice", text=f"Run {manifest.run} again, from commit {manifest.base[:12]}.")
+    settings = _settings_of(manifest, repository)
+    options = RunOptions(base=manifest.base, publish=False)
+    now = Recording()
+    journal.listen(now.on_event)
+    run_until_signal(run_tasks([manifest.task], repository, settings, journal, options, ledger))
+    result = ledger.results[-1]
+    if result.exit_code < 3 and result.run:
+        again = Manifest.read(folder.with_name(result.run))
+        for line in manifest.differences(again):
+            journal.emit("notice", text=f"Not the same as then: {line}")
+    replay = Replay.of(before, now)
+    journal.emit("replay_compared", **replay.event())
+    return replay
+
+
+def _settings_of(manifest: Manifest, repository: Path) -> Settings:
+    """The settings of a run, with the key of today: no manifest holds one."""
+    key = load_settings(repository=repository).llamacpp_api_key
+    try:
+        return Settings(**manifest.settings, llamacpp_api_key=key)
+    except ValidationError as error:
+        raise UsageError(
+            f"The manifest of {manifest.run} has settings that this version does not know: "
+            f"{error.errors()[0]['loc'][0]}",
+            fix="Replay the run with the version that wrote it.",
+        ) from None
+
+
 def _run(
     invocation: Invocation,
     repository: Path,
@@ -83,7 +128,9 @@ def _run(
     journal: Journal,
     ledger: Ledger,
 ) -> None:
-    settings = _settings(invocation, repository)
+    settings, given_way = with_tier(_settings(invocation, repository))
+    for line in given_way:
+        journal.emit("notice", text=line)
     tasks = [_with_test(task, invocation.test) for task in _load(invocation, repository, sources)]
     options = RunOptions(apply=invocation.apply, skip_done=invocation.all_tasks)
     run_until_signal(run_tasks(tasks, repository, settings, journal, options, ledger))
@@ -93,6 +140,7 @@ def _settings(invocation: Invocation, repository: Path) -> Settings:
     overrides = {
         "llamacpp_model_path": invocation.model,
         "turbo_candidates": invocation.candidates,
+        "turbo_determinism": invocation.determinism,
         "dry_run": True if invocation.dry_run else None,
     }
     return load_settings(repository=repository, overrides=overrides)

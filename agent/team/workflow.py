@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +24,11 @@ from agent.core.errors import TurboError
 from agent.core.journal import Journal
 from agent.core.workspace import Workspace
 from agent.team.conclusion import Record, conclude, task_trailer
-from agent.team.manifest import write_manifest
+from agent.team.load import watch_load
+from agent.team.manifest import Manifest
 from agent.team.preparation import check_tasks, find_test_command, prepare
 from agent.team.result import INTERRUPTED, Ledger, RunResult
-from agent.team.runs import new_run_name, open_workspace, tidy_up
+from agent.team.runs import JOURNAL, new_run_name, open_workspace, tidy_up
 from agent.team.task_file import Task
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ class RunOptions:
     """Fast-forward the current branch to an accepted commit."""
     skip_done: bool = False
     """Leave out the tasks that a commit on a local branch names."""
+    base: str | None = None
+    """The commit to start from; the last one when None."""
+    publish: bool = True
+    """Put an accepted commit on a branch of its own."""
 
 
 class Engine:
@@ -52,6 +57,8 @@ class Engine:
         self._journal = journal
         self._stack = stack
         self._ready: tuple[Opened, ModuleType] | None = None
+        self.restarts = 0
+        """Times that the server died or hung and was started again."""
 
     async def ready(self) -> tuple[Opened, ModuleType]:
         """The backend that serves, and the module of the graph. Raises an EngineError."""
@@ -75,9 +82,17 @@ class Engine:
         # langgraph takes longer to import than a small model takes to load: do both at once
         importing = asyncio.create_task(asyncio.to_thread(_import_graph))
         opened = await self._stack.enter_async_context(
-            get_backend(self._settings, notice=lambda text: self._journal.emit("notice", text=text))
+            get_backend(
+                self._settings,
+                notice=lambda text: self._journal.emit("notice", text=text),
+                on_restart=self._on_restart,
+            )
         )
         return opened, await importing
+
+    def _on_restart(self, reason: str) -> None:
+        self.restarts += 1
+        self._journal.emit("server_restarted", reason=reason)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +120,7 @@ async def run_tasks(
     A task that cannot be accepted does not stop those after it; an engine that fails does.
     Raises TurboError only for what is wrong before the first task starts.
     """
-    async with open_workspace(repository, new_run_name()) as workspace:
+    async with open_workspace(repository, new_run_name(), base=options.base) as workspace:
         waiting = await _not_done_yet(tasks, workspace)
         for done in (task for task in tasks if task not in waiting and not options.skip_done):
             text = f"{done.source}: a commit on a local branch did this already; it runs again."
@@ -132,17 +147,21 @@ async def run_tasks(
 
 async def run_task(task: Task, session: Session) -> RunResult:
     """Run one task to its end. Failures become a result; bugs and cancellation propagate."""
-    record = Record(RunResult(status="failed", exit_code=1, task=task.title))
     run, journal, settings = new_run_name(), session.journal, session.settings
+    record = Record(RunResult(status="failed", exit_code=1, task=task.title, run=run))
+    restarts_before = session.engine.restarts
     async with AsyncExitStack() as stack:
         try:
-            workspace = await stack.enter_async_context(open_workspace(session.repository, run))
+            workspace = await stack.enter_async_context(
+                open_workspace(session.repository, run, base=session.options.base)
+            )
             folder = workspace.state_dir / "runs" / run
-            journal.open(folder / "journal.jsonl")
+            journal.open(folder / JOURNAL)
             stack.callback(journal.close)
             journal.emit("run_started", **_start_of(task, workspace))
             opened, graph = await session.engine.ready()
-            write_manifest(folder, task, settings, opened, workspace)
+            Manifest.of(task, settings, opened, workspace).write(folder)
+            load = await stack.enter_async_context(watch_load(opened.backend, journal))
             context = await prepare(
                 task, settings, journal, opened.backend, workspace, record.totals
             )
@@ -151,7 +170,16 @@ async def run_task(task: Task, session: Session) -> RunResult:
                 graph.checkpoints(workspace.state_dir / "checkpoints.sqlite")
             )
             state = await graph.run_graph(task, command, context, saver)
-            await conclude(task, state, context, record, apply=session.options.apply)
+            await load.look()
+            record.totals.busy_slots = load.busy_slots
+            await conclude(
+                task,
+                state,
+                context,
+                record,
+                publish=session.options.publish,
+                apply=session.options.apply,
+            )
             await tidy_up(run, workspace.state_dir / "runs", saver)
         except TurboError as error:
             record.end("failed", error.exit_code, str(error))
@@ -162,7 +190,8 @@ async def run_task(task: Task, session: Session) -> RunResult:
             record.end("failed", 1, f"{type(bug).__name__}: {bug}")
             raise
         finally:
-            result = record.measured()
+            restarts = session.engine.restarts - restarts_before
+            result = replace(record.measured(), restarts=restarts)
             journal.emit("run_finished", **result.event())
             session.ledger.enter(result)
     return result

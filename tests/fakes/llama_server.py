@@ -142,6 +142,8 @@ class FakeLlamaServer(FakeHttpServer):
             settings = {"n_ctx": self._context}
             props = {"default_generation_settings": settings, "total_slots": self._slots}
             await reply.send(200, props | {"model_alias": "fake", "bos_token": self._bos})
+        elif call.path == "/metrics":
+            await reply.send(501, error(501, "This server does not count", "not_supported_error"))
         elif call.path == "/slots":
             slots = [{"id": x, "is_processing": False} for x in range(self._slots)]
             await reply.send(200, slots)

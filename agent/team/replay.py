@@ -1,0 +1,172 @@
+"""Replay: a run again from its manifest, and the first place where the two differ.
+
+Only what the model was asked and what it answered is compared, by digest. Of the same answers
+follows the same commit, but for its time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from agent.core.errors import UsageError
+
+_SHOWN = 5
+"""Names of runs that an error message lists."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One request of a run and its answer."""
+
+    role: str
+    candidate: int | None
+    number: int
+    """Of several requests of this role and candidate, from 1."""
+    seed: int
+    prompt: str
+    """Digest."""
+    answer: str
+    """Digest."""
+
+    @property
+    def place(self) -> tuple[str, int | None, int]:
+        """What names the same request in another run."""
+        return self.role, self.candidate, self.number
+
+    def __str__(self) -> str:
+        of = "" if self.candidate is None else f" of candidate {self.candidate}"
+        return f"request {self.number} of the {self.role}{of} (seed {self.seed})"
+
+
+@dataclass
+class Recording:
+    """The answers of one run, as its events tell them."""
+
+    answers: list[Answered] = field(default_factory=list)
+    cancelled: set[int] = field(default_factory=set)
+    """Candidates that were not brought to their end, because another one was accepted."""
+    _counts: Counter[tuple[str, int | None]] = field(default_factory=Counter)
+
+    def on_event(self, event: str, data: Mapping[str, Any]) -> None:
+        """Listener of a journal."""
+        if event == "answered":
+            branch = (data["role"], data["candidate"])
+            self._counts[branch] += 1
+            self.answers.append(
+                Answered(
+                    *branch, self._counts[branch], data["seed"], data["prompt"], data["answer"]
+                )
+            )
+        elif event == "candidate_verified" and data["status"] == "cancelled":
+            self.cancelled.add(data["candidate"])
+
+    @classmethod
+    def of_journal(cls, path: Path) -> Recording:
+        """The recording of a run that is over. Raises UsageError."""
+        recording = cls()
+        try:
+            with path.open(encoding="utf-8") as lines:
+                for line in lines:
+                    data = json.loads(line)
+                    recording.on_event(data["event"], data)
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(
+                f"{path} cannot be read: {error}", fix="Choose another run to replay."
+            ) from None
+        return recording
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divergence:
+    """The first place where two runs differ."""
+
+    request: Answered
+    kind: Literal["prompt", "answer", "missing", "added"]
+
+    def __str__(self) -> str:
+        return f"{self.request}: {_MEANING[self.kind]}"
+
+
+_MEANING = {
+    "answer": "the same prompt was answered differently",
+    "prompt": "another prompt was sent",
+    "missing": "it was not sent this time",
+    "added": "it was sent only this time",
+}
+
+
+def first_divergence(before: Recording, now: Recording) -> Divergence | None:
+    """Where `now` first differs from `before`, in the order of the run in which it shows.
+
+    A request of a candidate that was cancelled in either run may be missing in the other: when it
+    was cancelled is a matter of time.
+    """
+    excused = before.cancelled | now.cancelled
+    theirs = {answered.place: answered for answered in now.answers}
+    for mine in before.answers:
+        other = theirs.pop(mine.place, None)
+        if other is None:
+            if mine.candidate not in excused:
+                return Divergence(request=mine, kind="missing")
+        elif (other.prompt, other.seed) != (mine.prompt, mine.seed):
+            return Divergence(request=mine, kind="prompt")
+        elif other.answer != mine.answer:
+            return Divergence(request=mine, kind="answer")
+    left = [answered for answered in theirs.values() if answered.candidate not in excused]
+    return Divergence(request=left[0], kind="added") if left else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """How a run went again."""
+
+    answers: int
+    """Requests of the first run."""
+    same: int
+    """Those with the same prompt and answer in both."""
+    divergence: Divergence | None
+
+    @classmethod
+    def of(cls, before: Recording, now: Recording) -> Replay:
+        """Compare two runs."""
+        theirs = {answered.place: answered for answered in now.answers}
+        return cls(
+            answers=len(before.answers),
+            same=sum(theirs.get(mine.place) == mine for mine in before.answers),
+            divergence=first_divergence(before, now),
+        )
+
+    def event(self) -> dict[str, Any]:
+        """The data of ``replay_compared``."""
+        first = self.divergence
+        told = {**asdict(first.request), "kind": first.kind} if first else None
+        return {"answers": self.answers, "same": self.same, "divergence": told}
+
+    def __str__(self) -> str:
+        count = f"{self.same} of {self.answers} answers are the same"
+        return f"replay: {count}; first divergence: {self.divergence or 'none'}"
+
+
+def find_run(runs: Path, name: str) -> Path:
+    """The folder of the run of that name, of the only one that begins with it, or of the newest
+    one for ``last``. Raises UsageError that lists the newest ones."""
+    known = sorted(path for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
+    found = known[-1:] if name == "last" else [path for path in known if path.name == name]
+    found = found or [path for path in known if path.name.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    raise UsageError(
+        f"{len(found)} runs are named {name!r}" if found else f"There is no run {name!r} here",
+        fix=_newest(known),
+    )
+
+
+def _newest(known: Sequence[Path]) -> str:
+    if not known:
+        return "No run was made in this repository yet."
+    return f"The newest: {', '.join(path.name for path in reversed(known[-_SHOWN:]))}"
