@@ -26,8 +26,6 @@ from agent.core.memory_estimate import (
     weights_in_main_memory,
 )
 
-_LEAST_CONTEXT = 2048
-"""Tokens; the prompts of the team and its answers do not fit into less."""
 _LESS_DEMANDING: Mapping[LoadMode, tuple[LoadMode, ...]] = {
     "mlock": ("none", "mmap"),
     "mmap+mlock": ("mmap",),
@@ -42,6 +40,8 @@ Kind = Literal["asked", "KV type", "load mode", "context", "slots", "GPU layers"
 class Ways:
     """What may be given up, as far as settings, binary and machine allow it."""
 
+    least_context: int = 2048
+    """Tokens of a slot; what is asked of the model does not fit into less."""
     quantise_kv: bool = False
     """The profile takes q8_0 for the KV cache where it buys context."""
     server_fits_layers: bool = True
@@ -80,8 +80,8 @@ def _below(asked: Shape, hardware: Hardware, ways: Ways) -> Iterator[Rung]:
         shape = replace(shape, load_mode=mode)
         yield Rung(kind="load mode", shape=shape)
     roomy = shape
-    while shape.context > _LEAST_CONTEXT:
-        shape = replace(shape, context=max(_LEAST_CONTEXT, padded(shape.context // 2)))
+    while shape.context > ways.least_context:
+        shape = replace(shape, context=max(ways.least_context, padded(shape.context // 2)))
         yield Rung(kind="context", shape=shape)
     while shape.slots > 1:
         shape = replace(shape, slots=shape.slots // 2)

@@ -26,6 +26,9 @@ DEFAULT_BATCH = 2048
 DEFAULT_UBATCH = 512
 """Of llama-server, in tokens."""
 
+_FIXED_PROMPT = 1200
+"""Tokens of a prompt besides what is shown of the repository; no role's own words take more."""
+
 LOAD_MODES_BEFORE: dict[LoadMode, tuple[str, ...]] = {
     "auto": (),
     "mmap": ("--mmap",),
@@ -71,7 +74,11 @@ def open_ladder(
     refuse_contradictions(choices, basis.info, basis.hardware)
     _require_devices(basis)
     untouched = not any(map(choices.is_set, ("llamacpp_cache_type_k", "llamacpp_cache_type_v")))
+    settings = choices.settings
     ways = Ways(
+        least_context=padded(
+            _FIXED_PROMPT + settings.turbo_repository_tokens + settings.turbo_answer_tokens
+        ),
         quantise_kv=choices.profile == "gpu-24gb"
         and untouched
         and can_quantise(basis.info)

@@ -37,8 +37,10 @@ LARGE: dict[str, Any] = {
     "llamacpp_parallel": 16,
     "llamacpp_cache_type_k": "f32",
     "llamacpp_cache_type_v": "f32",
+    "turbo_repository_tokens": 100,
+    "turbo_answer_tokens": 700,
 }
-"""16 slots of 4,096 tokens: 384 MiB of cache."""
+"""16 slots of 4,096 tokens: 384 MiB of cache. Prompts and answers need 2,000 tokens of a slot."""
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -238,7 +240,8 @@ async def test_a_device_that_is_too_small(
     """It refuses buffers of more than `largest_buffer` bytes: the cache first, then the weights."""
     monkeypatch.setenv("GGML_VK_FORCE_MAX_BUFFER_SIZE", str(largest_buffer))
     notices: list[str] = []
-    settings = Settings(llamacpp_n_gpu_layers="all")
+    short = {"turbo_repository_tokens": 100, "turbo_answer_tokens": 700}
+    settings = Settings(llamacpp_n_gpu_layers="all", **short)
     async with open_server(settings, notice=notices.append) as server:
         assert expected in " ".join(server.plan.argv)
         assert server.plan.context == context
@@ -249,7 +252,8 @@ async def test_a_device_that_is_too_small(
 
 @pytest.mark.usefixtures("software_device")
 async def test_a_cache_larger_than_the_device_is_not_even_tried(tmp_path: Path) -> None:
-    """The device says how much it has: 2 GiB, which 16,384 tokens of this network would fill."""
+    """The device says how much it has: 2 GiB, which 16,384 tokens of this network would fill. A
+    slot keeps the 3,840 tokens that the team's prompts and answers need by default."""
     network = {
         "block_count": 32,
         "embedding_length": 4096,
@@ -263,7 +267,7 @@ async def test_a_cache_larger_than_the_device_is_not_even_tried(tmp_path: Path) 
     settings = Settings(llamacpp_model_path=path, llamacpp_n_gpu_layers="all")
     ladder = (await prepare(settings)).ladder
     assert ladder.rung.kind == "context"
-    assert ladder.rung.shape.context == 2048
+    assert ladder.rung.shape.context == 3840
 
 
 def write_f32(source: Path, target: Path) -> None:
