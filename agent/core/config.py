@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shutil
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -134,7 +135,7 @@ class Settings(BaseSettings):
 
     llamacpp_batch_size: int | None = Field(default=None, ge=32)
     """Most prompt tokens, of all slots together, between two tokens of whoever is writing. Unset:
-    what the profile says, else 2048."""
+    what the profile says, else 512."""
 
     llamacpp_ubatch_size: int | None = Field(default=None, ge=32)
     """Tokens that are computed at once; memory for computing grows with it. Unset: what the profile
@@ -287,9 +288,14 @@ def command_environment(
     if active := names.get("VIRTUAL_ENV"):
         folders.append(str(Path(active) / ("Scripts" if os.name == "nt" else "bin")))
     folders += [x for x in names.get("PATH", os.defpath).split(os.pathsep) if x]
-    folders.append(str(Path(sys.executable).parent))
+    own = str(Path(sys.executable).parent)
+    path = os.pathsep.join(dict.fromkeys([*folders, own]))
+    found = shutil.which("pytest", path=path)
+    if found is not None and str(Path(found).parent) == own:
+        # A plugin that langgraph brings along costs a second per run; no repository asked for it.
+        kept["PYTEST_ADDOPTS"] = "-p no:langsmith_plugin"
     return kept | {
-        "PATH": os.pathsep.join(dict.fromkeys(folders)),
+        "PATH": path,
         "CI": "1",
         "NO_COLOR": "1",
         "TERM": "dumb",

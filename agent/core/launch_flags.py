@@ -12,7 +12,7 @@ from agent.core.contradictions import QUANTISED
 from agent.core.engine_choices import Choice, Choices, is_tiny, uses_devices
 from agent.core.gguf_info import GgufInfo
 from agent.core.launch_ladder import Ladder
-from agent.core.launch_shape import LOAD_MODES_BEFORE, Basis, knows_load_mode
+from agent.core.launch_shape import LOAD_MODES_BEFORE, Basis, batch_of, knows_load_mode
 from agent.core.memory_estimate import padded
 from agent.core.planned_flags import FlagSheet
 
@@ -67,14 +67,23 @@ def add_threads(sheet: FlagSheet, basis: Basis, notes: list[str]) -> int:
     choice = of("llamacpp_threads_batch")
     if choice.value is not None:
         sheet.add(["--threads-batch", str(bounded(choice))], why="to read prompts", choice=choice)
-    for field, flag, why in (
-        ("llamacpp_batch_size", "--batch-size", "prompt tokens between two tokens of the others"),
-        ("llamacpp_ubatch_size", "--ubatch-size", "tokens computed at once"),
-    ):
-        choice = of(field)
-        if choice.value is not None:
-            sheet.add([flag, str(choice.value)], why=why, choice=choice)
+    _add_batches(sheet, basis.choices)
     return threads
+
+
+def _add_batches(sheet: FlagSheet, choices: Choices) -> None:
+    """A prompt that nobody wants any more, and everybody who writes meanwhile, waits for the end
+    of a batch; smaller ones than what is computed at once would cost speed."""
+    at_once, batch = choices.of("llamacpp_ubatch_size"), choices.of("llamacpp_batch_size")
+    why = "prompt tokens between two tokens of the others"
+    if batch.value is not None:
+        sheet.add(["--batch-size", str(batch.value)], why=why, choice=batch)
+    else:
+        sheet.add(["--batch-size", str(batch_of(choices))], why=why)
+    if at_once.value is not None:
+        sheet.add(
+            ["--ubatch-size", str(at_once.value)], why="tokens computed at once", choice=at_once
+        )
 
 
 def add_slots(sheet: FlagSheet, info: GgufInfo, slot_dir: Path | None) -> None:

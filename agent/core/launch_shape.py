@@ -22,9 +22,14 @@ from agent.core.llamacpp_binary import Binary
 from agent.core.memory_estimate import Shape, padded
 from agent.core.profiles import GPU_PROFILES
 
-DEFAULT_BATCH = 2048
-DEFAULT_UBATCH = 512
+_BATCH = 512
+"""Tokens; a quarter of what llama-server takes. A prompt that nobody wants any more, and everybody
+who writes meanwhile, waits for the end of a batch (benchmarks/release.py); prompts are read as fast
+as before (within 2% on a CPU)."""
+_UBATCH = 512
 """Of llama-server, in tokens."""
+_DRAFT = 65
+"""Tokens that speculation may add per slot: a batch must hold them (rule 10)."""
 
 _FIXED_PROMPT = 1200
 """Tokens of a prompt besides what is shown of the repository; no role's own words take more."""
@@ -96,7 +101,6 @@ def _asked(basis: Basis) -> Shape:
     of = basis.choices.of
     mode = cast(LoadMode, of("llamacpp_load_mode").value or "auto")
     cached = binary.knows("--cache-type-k") and binary.knows("--cache-type-v")
-    batch = of("llamacpp_batch_size").value or DEFAULT_BATCH
     return Shape(
         model=basis.model,
         info=info,
@@ -110,8 +114,19 @@ def _asked(basis: Basis) -> Shape:
         cache_type_k=(cached and of("llamacpp_cache_type_k").value) or "f16",
         cache_type_v=(cached and of("llamacpp_cache_type_v").value) or "f16",
         flash_attention=of("llamacpp_flash_attention").value != "off",
-        ubatch=min(batch, of("llamacpp_ubatch_size").value or DEFAULT_UBATCH),
+        ubatch=min(batch_of(basis.choices), of("llamacpp_ubatch_size").value or _UBATCH),
     )
+
+
+def batch_of(choices: Choices) -> int:
+    """Most tokens of one batch: as chosen, else as many as are computed at once, and enough for
+    what speculation adds."""
+    of = choices.of
+    if (chosen := of("llamacpp_batch_size").value) is not None:
+        return int(chosen)
+    drafts = _DRAFT * int(of("llamacpp_parallel").value)
+    speculates = of("llamacpp_speculation").value != "off"
+    return max(_BATCH, int(of("llamacpp_ubatch_size").value or 0), drafts if speculates else 0)
 
 
 def _context(wanted: int, info: GgufInfo) -> int:

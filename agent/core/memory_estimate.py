@@ -2,7 +2,7 @@
 
 The KV cache is exact: llama.cpp allocates it whole at the start. What computing takes follows the
 graph of a decoder with a gated feed-forward part: its widest place decides, per token of a physical
-batch (docs/decisions/009 has the errors that were measured). Weights that are mapped from their
+batch (docs/decisions/013 has the errors that were measured). Weights that are mapped from their
 file need memory too, or every token reads them again, but a server starts without it.
 """
 

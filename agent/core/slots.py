@@ -29,7 +29,7 @@ from agent.core.slot_locks import SlotLocks
 from agent.core.token_prefix import common_prefix
 
 _LOOK_AGAIN_S = 0.01
-_PAUSES_S = (0.01, 0.02, 0.04, 0.08, 0.16)
+_PAUSES_S = (0.01, *[0.02] * 12)
 """Between looks at a slot that was given up; within them a slot that writes becomes idle."""
 _QUIET_S = 1.1
 """After these. A slot that reads a prompt learns that its connection was closed only once the

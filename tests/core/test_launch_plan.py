@@ -346,7 +346,7 @@ def test_the_profile_is_the_weakest_after_the_default() -> None:
 
     tuned = {"llamacpp_batch_size": 1024}
     low: dict[str, Any] = {"llamacpp_profile": "low-latency"}
-    assert batch() == (None, "")
+    assert batch() == ("512", "default")
     assert batch(**low) == ("512", "profile low-latency")
     assert batch(**low, tuned=tuned) == ("1024", "tuned")
     asked = {**low, "tuned": tuned, "llamacpp_batch_size": 256}
