@@ -12,12 +12,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_FOUND = re.compile(
-    r"^.*?(?:\s- (?P<name>\w+)\s*: (?P<text>.+)|using device (?P<used>\w+) \((?P<about>.+?)\)"
-    r"(?: \(.*\))?) \(?[-\s\d]*\d+ MiB",
-    re.MULTILINE,
+_FOUND = (
+    re.compile(r"\s- (\w+)\s*: (.+) \(\d+ MiB, \d+ MiB free\)$", re.MULTILINE),
+    re.compile(r"using device (\w+) \((.+?)\)(?: \([\w:. ]+\))? - \d+ MiB free$", re.MULTILINE),
 )
-"""A line below ``device_info:``, or what older builds say: ``using device Vulkan0 (llvmpipe)``."""
+"""Lines below ``device_info:``, and what builds before it say of a device."""
 _BUFFER = re.compile(
     r"(?P<name>[\w.:\[\]]+) (?P<kind>model|KV|RS|compute) buffer size =\s+(?P<size>[\d.]+) MiB"
 )
@@ -76,10 +75,7 @@ class GpuTruth:
 
 def parse_truth(log: str) -> GpuTruth:
     """Read the log of a server that has become ready."""
-    descriptions = {
-        found["name"] or found["used"]: (found["text"] or found["about"]).strip()
-        for found in _FOUND.finditer(log)
-    }
+    descriptions = {_device_of(name): text for found in _FOUND for name, text in found.findall(log)}
     load = log[max(0, log.rfind(_LOADING)) :]
     sizes: dict[str, Counter[str]] = {name: Counter() for name in descriptions}
     for found in _BUFFER.finditer(load):
@@ -117,16 +113,16 @@ def describe(truth: GpuTruth) -> str:
     """What lies where, in one line; empty when the log does not tell."""
     if not truth.told:
         return ""
-    parts = []
+    layers = f"{truth.layers} of {truth.of} layers"
+    together = len(truth.used) > 1
+    parts = [f"{layers} on GPUs"] if together else []
     for each in (*truth.used, truth.cpu):
-        held = [f"{what} {mib(size)}" for what, size in (("model", each.model), ("KV", each.kv))]
+        held = [] if together or each.device == "CPU" else [layers]
+        held += [f"{what} {mib(x)}" for what, x in (("model", each.model), ("KV", each.kv)) if x]
         about = f" ({each.description})" if each.description and each.device != "CPU" else ""
-        if each.model or each.kv:
+        if held:
             parts.append(f"{each.device}{about}: {', '.join(held)}")
-    layers = (
-        f"{truth.layers} of {truth.of} layers on {names_of(truth.used)}; " if truth.used else ""
-    )
-    return layers + "; ".join(parts)
+    return "; ".join(parts)
 
 
 def names_of(gpus: Iterable[Buffers]) -> str:
