@@ -80,7 +80,11 @@ async def _own(settings: Settings) -> list[Check]:
     checks = [checked_binary, check_cpu(hardware)]
     if binary is None or info is None:
         lacking = "no binary runs here" if binary is None else "the model cannot be used"
-        checks += unchecked(("memory", "devices"), lacking)
+        checks += unchecked(("memory",), lacking)
+        if binary is None:
+            checks += unchecked(("devices",), lacking)
+        else:
+            checks.append(await check_devices(settings, info, binary, hardware))
         return [*checks, checked_model, *_not_served(lacking)]
     try:
         prepared = await prepare(settings)

@@ -68,9 +68,10 @@ def check_model(settings: Settings, path: Path) -> tuple[GgufInfo | None, Check]
 
 
 async def check_devices(
-    settings: Settings, info: GgufInfo, binary: Binary, hardware: Hardware
+    settings: Settings, info: GgufInfo | None, binary: Binary, hardware: Hardware
 ) -> Check:
-    """The GPUs that the binary finds, and those that it does not find."""
+    """The GPUs that the binary finds, and those that it does not find. `info`: the model, where
+    one can be used."""
     hardware = hardware if hardware.devices else await with_devices(hardware, binary)
     devices = hardware.devices
     details = {
@@ -82,7 +83,7 @@ async def check_devices(
     }
     shown = "; ".join(f"{x.name} ({x.description})" for x in devices)
     found = shown or (f"none, though there is {hardware.cards[0]}" if hardware.cards else "no GPU")
-    if not uses_devices(Choices(settings), info):
+    if info is not None and not uses_devices(Choices(settings), info):
         found += "; the CPU alone is used"
     elif hardware.cards and not devices:
         return warned(

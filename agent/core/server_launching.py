@@ -154,7 +154,7 @@ async def _look_at_gpus(server: LlamaCppServer, prepared: Prepared) -> None:
             break
         await asyncio.sleep(0.01)
     if server.truth.used:
-        server.description += f" and {describe(server.truth)}"
+        server.description += f" ({describe(server.truth)})"
     wanted = prepared.ladder.rung.shape.devices
     server.flaws = find_flaws(
         server.truth, choices=basis.choices, wanted=wanted, hardware=basis.hardware

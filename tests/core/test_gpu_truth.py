@@ -19,9 +19,9 @@ from agent.core.server_launching import open_server
 
 MIB = 1 << 20
 LISTED = """\
-0.00.048 I cmn common_param: device_info:
-0.00.048 I cmn common_param:   - Vulkan0 : llvmpipe (LLVM 15.0.6, 256 bits) (2048 MiB, 2048 MiB free)
-0.00.048 I cmn common_param:   - CPU     : AMD EPYC (24105 MiB, 24105 MiB free)
+0.048 I cmn common_param: device_info:
+0.048 I cmn common_param:   - Vulkan0 : llvmpipe (LLVM 15.0.6, 256 bits) (2048 MiB, 2048 MiB free)
+0.048 I cmn common_param:   - CPU     : AMD EPYC (24105 MiB, 24105 MiB free)
 """
 ALL = """\
 0.00.090.300 I load_tensors: loading model tensors, this can take a while... (load_mode = mmap)
