@@ -21,6 +21,7 @@ from servers import RealServer
 from agent.cli import main
 from agent.core.config import Settings, embedded_model
 from agent.core.doctor import examine
+from agent.core.gguf_info import read_gguf
 
 NAMES = [
     *("binary", "CPU", "memory", "devices", "model", "server", "layers and buffers"),
@@ -140,9 +141,8 @@ EMBEDDING = gguf(BASIC | {"llama.pooling_type": 1})
 
 
 def unknown_architecture() -> bytes:
-    content = embedded_model().read_bytes()
-    known = b"llama" if content.count(b"llama.block_count") else b"qwen2"
-    return content.replace(known, b"x" + known[1:])
+    known = read_gguf(embedded_model()).architecture.encode()
+    return embedded_model().read_bytes().replace(known, b"x" + known[1:])
 
 
 @pytest.mark.parametrize(

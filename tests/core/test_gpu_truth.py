@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.core.config import Settings
+from agent.core.doctor_answers import check_gpu
 from agent.core.engine_choices import Choices
 from agent.core.errors import BinaryError
 from agent.core.folders import cache_folder
@@ -163,9 +165,16 @@ def test_a_gpu_that_is_not_used_is_told_with_the_fix(
     assert find_flaws(parse_truth(log), choices=choices, wanted=False, hardware=hardware) == ()
 
 
+@pytest.fixture(scope="session")
+def shaders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled shaders, which take 20 s without this folder of Mesa's."""
+    return tmp_path_factory.mktemp("shaders")
+
+
 @pytest.fixture
-def software_vulkan(monkeypatch: pytest.MonkeyPatch) -> None:
+def software_vulkan(shaders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mesa's llvmpipe as Vulkan0."""
+    monkeypatch.setenv("MESA_SHADER_CACHE_DIR", str(shaders))
     monkeypatch.setenv("GGML_VK_VISIBLE_DEVICES", "0")
     found = find_devices(find_binary(Settings(), cache=cache_folder("binaries")))
     if not any(x.name == "Vulkan0" for x in found):
@@ -189,7 +198,7 @@ async def test_real_layers_lie_where_they_were_asked_to(
 ) -> None:
     notices: list[str] = []
     async with open_server(Settings(**given), notice=notices.append) as server:
-        truth, description = server.truth, server.description
+        truth, description, check = server.truth, server.description, check_gpu(server)
     assert (truth.layers, truth.of) == (layers, 7)
     assert bool(truth.used) == bool(layers)
     assert truth.cpu.model > 0
@@ -205,6 +214,8 @@ async def test_real_layers_lie_where_they_were_asked_to(
     told = [x for x in notices if "layers" in x.lower() or "GPU" in x or "Vulkan" in x]
     assert len(told) == bool(warning), told
     assert warning in "".join(told)
+    assert check.state == ("warning" if warning else "ok")
+    assert check.details["layers_on_gpus"] == layers
 
 
 @pytest.mark.usefixtures("own_cache")
