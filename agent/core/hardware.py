@@ -23,6 +23,7 @@ from agent.core.llamacpp_devices import Device, find_devices
 _CPUINFO = Path("/proc/cpuinfo")
 _TELLING = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "amx_int8", "asimd")
 """CPU features of which builds of llama.cpp depend; a CPU has a hundred more."""
+_CARDS = ("nvidia[0-9]*", "kfd", "dri/renderD*", "dxg")
 _CAP_IPC_LOCK = 14
 """Number of the Linux capability whose holder may lock any amount of memory."""
 _NVIDIA_ASKED = ("--query-gpu=name,memory.free", "--format=csv,noheader,nounits")
@@ -52,6 +53,8 @@ class Hardware:
     """GPUs that the chosen binary can use."""
     devices_share_memory: bool = False
     """What a device takes is main memory."""
+    cards: tuple[str, ...] = ()
+    """Device files of GPUs, whether or not a driver for computing is installed."""
 
 
 def read_hardware(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Hardware:
@@ -67,6 +70,7 @@ def read_hardware(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Hardwar
         memory_available=memory if room is None else min(memory, room),
         lockable=_lockable(),
         cpu_features=_cpu_features(),
+        cards=tuple(sorted(str(path) for name in _CARDS for path in Path("/dev").glob(name))),
     )
 
 

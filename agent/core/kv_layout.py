@@ -19,6 +19,7 @@ _WITHOUT_EFFECT = {
     "--slot-save-path": 1,
     "--api-key-file": 1,
     "--log-colors": 1,
+    "--verbosity": 1,
     "--sse-ping-interval": 1,
     "--jinja": 0,
     "--metrics": 0,

@@ -84,6 +84,8 @@ def plan_launch(
     sheet.add(["--no-ui"], ["--no-webui"], why="nobody opens it")
     sheet.add(["--offline"], why="nothing is fetched from a network")
     sheet.add(["--log-colors", "off"], why="the log is a file")
+    if binary.traces:
+        sheet.need("--verbosity", 4, "the log tells what lies on which device")
     keyed = sheet.add(["--api-key-file", str(api_key_file)], why="nobody else may ask")
     return LaunchPlan(
         argv=(*binary.command, *sheet.argv),

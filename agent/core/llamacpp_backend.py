@@ -94,6 +94,8 @@ class LlamaCppBackend:
         self._strict = strict
         self._notice = notice
         self._served = Served(context=0, slots=0, model="", bos="")
+        self.restore = Restore.NONE
+        """What restored prefixes are good for on this server."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -114,6 +116,7 @@ class LlamaCppBackend:
         await self._client.wait_loaded(self._load_s)
         self._served = await self._client.props()
         restore = await find_restore(self._client, self._bank) if self._bank else Restore.NONE
+        self.restore = restore
         self._encoder = PromptEncoder(
             self._client, bos=self._served.bos, beginnings=restore is not Restore.NONE
         )

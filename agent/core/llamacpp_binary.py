@@ -45,6 +45,8 @@ class Binary:
     """Commit of llama.cpp, abbreviated; empty when the binary does not tell."""
     flags: frozenset[str]
     """Every flag it knows, in every spelling."""
+    traces: bool = False
+    """See `Probe.traces`."""
     stamp: str = ""
     """Changes with the files of the binary and with what it says of itself."""
     interpreter: tuple[str, ...] = ()
@@ -156,6 +158,7 @@ def _known(candidate: Candidate, cache: Path, limit_s: float) -> Binary:
         version=found.version,
         commit=found.commit,
         flags=found.flags,
+        traces=found.traces,
         stamp=f"{mark} {found.version} {found.commit}",
         environment=candidate.environment,
     )

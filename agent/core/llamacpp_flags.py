@@ -17,6 +17,7 @@ from agent.core.answer_cache import remember, remembered
 _FLAG = r"-{1,2}[A-Za-z][\w.-]*"
 _HEAD = re.compile(rf"{_FLAG}(?:,\s+{_FLAG})*")
 _VERSION = re.compile(r"^version:\s*([^\s(]+)", re.MULTILINE)
+_TRACE = re.compile(r"^\s+- 4: trace\b", re.MULTILINE)
 _COMMIT = re.compile(r"^version:.*?(?:commit\s+|\()([0-9a-f]{7,40})\)", re.MULTILINE)
 
 
@@ -30,6 +31,9 @@ class Probe:
     """Commit of llama.cpp, abbreviated; empty when unknown."""
     flags: frozenset[str]
     """Every spelling of every flag, except those that are refused as removed."""
+    traces: bool = False
+    """Its verbosity has a level between info and debug, which tells the buffers of each device;
+    other builds tell them with their info."""
 
 
 def parse_probe(version: str, usage: str) -> Probe:
@@ -40,6 +44,7 @@ def parse_probe(version: str, usage: str) -> Probe:
         version=number.group(1) if number else "",
         commit=commit.group(1) if commit else "",
         flags=_flags(usage),
+        traces=bool(_TRACE.search(usage)),
     )
 
 
@@ -70,7 +75,10 @@ def load_probe(binary: Path, mark: str, cache: Path) -> Probe | None:
         if not isinstance(flags, list) or not all(isinstance(x, str) for x in flags):
             return None
         return Probe(
-            version=str(data["version"]), commit=str(data["commit"]), flags=frozenset(flags)
+            version=str(data["version"]),
+            commit=str(data["commit"]),
+            flags=frozenset(flags),
+            traces=bool(data["traces"]),
         )
     except KeyError:
         return None
@@ -85,6 +93,7 @@ def save_probe(binary: Path, mark: str, probe: Probe, cache: Path) -> None:
         "version": probe.version,
         "commit": probe.commit,
         "flags": sorted(probe.flags),
+        "traces": probe.traces,
     }
     remember(cache, str(binary), data)
 

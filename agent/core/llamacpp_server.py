@@ -21,6 +21,8 @@ from pathlib import Path
 
 from agent.core.config import environment_for
 from agent.core.errors import BinaryError, ServerDied, ServerError
+from agent.core.gpu_flaws import Flaw
+from agent.core.gpu_truth import GpuTruth
 from agent.core.launch_plan import LaunchPlan
 from agent.core.process_group import die_with_parent, end_group
 from agent.core.server_deaths import PORT_TAKEN, Death, explain_death
@@ -45,6 +47,10 @@ class LlamaCppServer:
         self.model = plan.model
         self.slots = plan.slots
         self.description = plan.description
+        self.truth = GpuTruth()
+        self.flaws: tuple[Flaw, ...] = ()
+        """What it keeps on which device, and what is wrong with that; open_server() fills both in
+        once it is ready."""
         self._process = process
 
     @classmethod

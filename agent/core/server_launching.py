@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from agent.core.engine_choices import Choices, uses_devices
 from agent.core.errors import ServerDied
 from agent.core.folders import cache_folder, private_folder
 from agent.core.gguf_info import read_gguf
+from agent.core.gpu_flaws import find_flaws
+from agent.core.gpu_truth import describe, parse_truth
 from agent.core.hardware import read_hardware, with_devices
 from agent.core.launch_ladder import Ladder
 from agent.core.launch_plan import LaunchPlan, plan_launch
@@ -29,9 +32,11 @@ from agent.core.llamacpp_binary import find_binary
 from agent.core.llamacpp_server import LlamaCppServer
 from agent.core.model_variants import smaller_quantisations
 from agent.core.remembered_rung import keep, recall
-from agent.core.server_log import new_log
+from agent.core.server_log import new_log, start_of
 
 _PORT_TRIES = 4
+_LOG_LATE_S = 0.5
+"""The server writes its log beside its work, so that it may be ready some lines ahead of it."""
 _EMBEDDED_NOTICE = (
     "No model set: the small embedded one runs; it demonstrates the machinery. "
     "Set LLAMACPP_MODEL_PATH or --model for work."
@@ -134,7 +139,26 @@ async def open_server(
                         raise
             if lowered:
                 keep(cache_folder("rungs"), prepared.basis, prepared.ladder)
+            await _look_at_gpus(server, prepared)
+            say(*map(str, server.flaws))
             yield server
+
+
+async def _look_at_gpus(server: LlamaCppServer, prepared: Prepared) -> None:
+    """Read in the log of a server that is ready where it keeps what, and what is wrong there."""
+    basis = prepared.basis
+    give_up_at = time.monotonic() + _LOG_LATE_S
+    while True:
+        server.truth = parse_truth(start_of(server.log))
+        if server.truth.told or not basis.binary.traces or time.monotonic() > give_up_at:
+            break
+        await asyncio.sleep(0.01)
+    if server.truth.used:
+        server.description += f" ({describe(server.truth)})"
+    wanted = prepared.ladder.rung.shape.devices
+    server.flaws = find_flaws(
+        server.truth, choices=basis.choices, wanted=wanted, hardware=basis.hardware
+    )
 
 
 class _OncePerLine:
