@@ -49,6 +49,18 @@ _cache_type = _member("ggml_type", "GGML_TYPE")
 _attention = _member("llama_flash_attn_type", "LLAMA_FLASH_ATTN_TYPE")
 
 
+_split = _member("llama_split_mode", "LLAMA_SPLIT_MODE")
+_load = _member("llama_load_mode", "LLAMA_LOAD_MODE")
+
+
+def _loading(text: str) -> Any:
+    return _load({"mmap+mlock": "mmap_mlock", "dio": "direct_io"}.get(text, text))
+
+
+def _on(text: str) -> bool:
+    return {"on": True, "off": False}[text]
+
+
 def _speculation(text: str) -> list[Any]:
     return [_member("common_speculative_type", "COMMON_SPECULATIVE_TYPE")(text)]
 
@@ -73,6 +85,10 @@ _VALUED: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "--cache-ram": ("cache_ram_mib", int),
     "--slot-save-path": ("slot_save_path", _folder),
     "--n-gpu-layers": ("n_gpu_layers", _layers),
+    "--fit": ("fit_params", _on),
+    "--main-gpu": ("main_gpu", int),
+    "--split-mode": ("split_mode", _split),
+    "--load-mode": ("load_mode", _loading),
     "--spec-type": ("speculative.types", _speculation),
     "--spec-ngram-mod-n-min": ("speculative.ngram_mod.n_min", int),
     "--spec-ngram-mod-n-match": ("speculative.ngram_mod.n_match", int),
@@ -86,6 +102,8 @@ _SWITCHES: Mapping[str, tuple[str, bool]] = {
     "--no-kv-unified": ("kv_unified", False),
     "--no-cache-idle-slots": ("cache_idle_slots", False),
     "--swa-full": ("swa_full", True),
+    "--kv-offload": ("no_kv_offload", False),
+    "--no-kv-offload": ("no_kv_offload", True),
     "--no-warmup": ("warmup", False),
     "--jinja": ("use_jinja", True),
     "--metrics": ("endpoint_metrics", True),

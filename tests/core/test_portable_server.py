@@ -103,6 +103,25 @@ def test_wrong_flags(arguments: tuple[str, ...], reason: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@needs_library
+def test_flags_reach_the_library() -> None:
+    import xllamacpp
+
+    given = "--fit off --load-mode mmap+mlock --split-mode row --no-kv-offload"
+    parameters = xllamacpp.CommonParams()
+    portable_server._fill(parameters, given.split())
+    assert parameters.fit_params is False
+    assert parameters.load_mode.name == "LLAMA_LOAD_MODE_MMAP_MLOCK"
+    assert parameters.split_mode.name == "LLAMA_SPLIT_MODE_ROW"
+    assert parameters.no_kv_offload is True
+    asked = "--cache-type-k q8_0 --flash-attn on --spec-type ngram-mod --n-gpu-layers all"
+    portable_server._fill(parameters, asked.split())
+    assert parameters.cache_type_k.name == "GGML_TYPE_Q8_0"
+    assert parameters.flash_attn_type.name == "LLAMA_FLASH_ATTN_TYPE_ENABLED"
+    assert parameters.n_gpu_layers == -2
+    assert [x.name for x in parameters.speculative.types] == ["COMMON_SPECULATIVE_TYPE_NGRAM_MOD"]
+
+
 def test_it_imports_nothing_from_the_folder_it_is_started_in(tmp_path: Path) -> None:
     for name in ("importlib", "threading", "xllamacpp"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
