@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = error.exit_code
     else:
         code = 0
-    if code and words[:1] == ["run"] and "--json" in words:
+    if code and words[:1] in (["run"], ["replay"]) and "--json" in words:
         _close_events(code)
     return code
 
