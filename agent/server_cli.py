@@ -73,6 +73,8 @@ def plan(
         typer.echo(json.dumps(plan_as_object(prepared, made), indent=2))
         return
     show_plan(prepared, made)
+    if settings.llamacpp_url is not None:
+        sys.stderr.write("LLAMACPP_URL is set: runs use that server and start none of this.\n")
     for note in (*prepared.notes, *made.notes):
         sys.stderr.write(f"{printable(note)}\n")
 

@@ -189,7 +189,7 @@ class Settings(BaseSettings):
     """on: while tests run and no slot works, one reads what the reviewer will be asked. It helps
     where tests leave a core idle or the model runs on a GPU; else it slows the tests."""
 
-    turbo_seed: int = Field(default=1, ge=0)
+    turbo_seed: int = Field(default=1, ge=0, le=2_000_000_000)
     """First seed of a run; candidates and rounds count up from it."""
 
     turbo_answer_tokens: int = Field(default=1024, ge=64)
