@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import agent
-from agent import prefixes_cli
+from agent import prefixes_cli, server_cli
 from agent.core.errors import TurboError, UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(prefixes_cli.app, name="prefixes")
+app.add_typer(server_cli.app, name="server")
 
 
 class _Reported(SystemExit):
@@ -179,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = error.exit_code
     else:
         code = 0
-    if code and "--json" in words:
+    if code and "--json" in words and words[0] != "server":
         _close_events(code)
     return code
 

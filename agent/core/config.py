@@ -250,6 +250,11 @@ def cache_dir() -> Path:
     return platformdirs.user_cache_path(_NAME)
 
 
+def user_unit_dir() -> Path:
+    """Where systemd looks for the services of this user."""
+    return platformdirs.user_config_path("systemd") / "user"
+
+
 def embedded_model() -> Path:
     """The model that ships with the package."""
     return Path(__file__).parent.parent / "models" / "tiny-coder-q8_0.gguf"

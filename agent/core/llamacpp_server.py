@@ -29,6 +29,8 @@ from agent.core.llamacpp_binary import WRONG_CPU, Binary, find_binary, vulkan_de
 from agent.core.process_group import die_with_parent, end_group
 from agent.core.server_deaths import PORT_TAKEN, Death, explain_death
 from agent.core.server_log import end_of, keep_bounded, new_log
+from agent.core.server_notes import noted
+from agent.core.server_sleep import with_sleep
 
 _PATIENCE_S = 0.3
 """After each TERM. An idle server needs 0.1 s; with a live stream it would take a second, but the
@@ -72,13 +74,14 @@ class LlamaCppServer:
         try:
             server = cls(plan, await _start(plan, key, log), api_key=key, log=log)
             tidy = asyncio.create_task(keep_bounded(log))
-            try:
-                await server._until_ready(timeout_s)
-                plan.api_key_file.unlink(missing_ok=True)
-                yield server
-            finally:
-                tidy.cancel()
-                await server.end()
+            with noted(server.pid):
+                try:
+                    await server._until_ready(timeout_s)
+                    plan.api_key_file.unlink(missing_ok=True)
+                    yield server
+                finally:
+                    tidy.cancel()
+                    await server.end()
         finally:
             plan.api_key_file.unlink(missing_ok=True)
 
@@ -174,9 +177,11 @@ async def open_server(
     *,
     notice: Callable[[str], None] = lambda _: None,
     log_dir: Path | None = None,
+    sleep_idle_s: int | None = None,
 ) -> AsyncIterator[LlamaCppServer]:
     """A server for `settings`, ready for requests. `notice` gets a line per thing worth knowing;
-    logs go to `log_dir`, by default a folder of the cache.
+    logs go to `log_dir`, by default a folder of the cache. It sleeps after `sleep_idle_s` seconds
+    without a request.
 
     Raises ModelError, BinaryError or ServerError. A binary that turns out to be built for another
     CPU is passed over, and a port of our choice that is lost to somebody else is chosen again.
@@ -213,6 +218,7 @@ async def open_server(
                     if line not in said:
                         said.add(line)
                         notice(line)
+                plan = with_sleep(plan, binary, sleep_idle_s)
                 launch = LlamaCppServer.launch(
                     plan, log=new_log(logs), timeout_s=settings.llamacpp_start_timeout_s
                 )

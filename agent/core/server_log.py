@@ -17,7 +17,7 @@ _LIMIT = 64 << 20
 _CHECK_S = 30.0
 _END = 16 << 10
 """Bytes at the end of a log that are looked at."""
-_CONTROL = re.compile(r"\x1b\[[0-9;]*m|[^\x20-\x7e\n\t\x80-\uffff]")
+CONTROL = re.compile(r"\x1b\[[0-9;]*m|[^\x20-\x7e\n\t\x80-\uffff]")
 
 
 def new_log(folder: Path) -> Path:
@@ -38,7 +38,7 @@ def end_of(log: Path) -> str:
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _END))
-            return _CONTROL.sub("", file.read().decode(errors="replace"))
+            return CONTROL.sub("", file.read().decode(errors="replace"))
     except OSError:
         return ""
 
