@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent import daemon_cli
 from agent.core.llamacpp_release import Variant
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from agent.core.llamacpp_binary import Binary, Examined
 
 app = typer.Typer(help="The llama-server that runs the model.", no_args_is_help=True)
+daemon_cli.add_commands(app)
 
 
 @app.command()

@@ -337,6 +337,11 @@ def proxy_for(url: str) -> str:
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
+def user_unit_dir() -> Path:
+    """Where systemd looks for the services of this user."""
+    return platformdirs.user_config_path("systemd") / "user"
+
+
 def embedded_model() -> Path:
     """The model that ships with the package."""
     return Path(__file__).parent.parent / "models" / "tiny-coder-q8_0.gguf"

@@ -72,6 +72,7 @@ class LlamaCppBackend:
         load_timeout_s: float = 0.0,
         died: Callable[[], ServerError | None] | None = None,
         bank: PrefixBank | None = None,
+        restore: Restore | None = None,
         locks: SlotLocks | None = None,
         keeper: Keeper | None = None,
         strict: bool = False,
@@ -80,7 +81,8 @@ class LlamaCppBackend:
         """`stall_timeout_s`: seconds without a token or progress. `load_timeout_s`: seconds to
         wait for a server that still loads its model. `died` tells why a server of ours is gone,
         None while it lives; `keeper` starts another one. `bank` lies in the server's folder for
-        slots. `locks` are for a server that others use too; they are closed with the backend.
+        slots, and `restore` is what its prefixes are good for; None: that is tried, which needs an
+        idle server. `locks` are for a server that others use too; they are closed with the backend.
         `strict`: one request at a time, and none uses what an earlier one left. `notice` gets
         lines worth knowing."""
         self._client = LlamaCppClient(
@@ -89,6 +91,7 @@ class LlamaCppBackend:
         self._stall_s = stall_timeout_s
         self._load_s = load_timeout_s
         self._bank = bank
+        self._restore = restore
         self._locks = locks
         self._keeper = keeper or NotOurs()
         self._strict = strict
@@ -115,8 +118,7 @@ class LlamaCppBackend:
         """Learn all that must be known of the server before the first request."""
         await self._client.wait_loaded(self._load_s)
         self._served = await self._client.props()
-        restore = await find_restore(self._client, self._bank) if self._bank else Restore.NONE
-        self.restore = restore
+        self.restore = restore = await self._what_restores()
         self._encoder = PromptEncoder(
             self._client, bos=self._served.bos, beginnings=restore is not Restore.NONE
         )
@@ -130,6 +132,11 @@ class LlamaCppBackend:
             locks=self._locks,
             reusable=self._reusable(restore),
         )
+
+    async def _what_restores(self) -> Restore:
+        if self._bank is None:
+            return Restore.NONE
+        return self._restore or await find_restore(self._client, self._bank)
 
     async def __aexit__(
         self,

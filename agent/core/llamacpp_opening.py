@@ -1,14 +1,18 @@
-"""From settings to a llama.cpp backend that is ready: our own server, or one that already runs."""
+"""From settings to a llama.cpp backend that is ready, on whichever server a run is to use."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.core.backend_manager import Opened
 from agent.core.config import Settings
+from agent.core.daemon_joining import beside_the_daemon, joined_daemon
+from agent.core.daemon_keeper import DaemonKeeper
+from agent.core.daemon_record import Serving
 from agent.core.errors import ServerError
 from agent.core.folders import cache_folder
 from agent.core.http_errors import checked_url
@@ -34,61 +38,130 @@ async def open_llamacpp(
     notice: Callable[[str], None] = lambda _: None,
     on_restart: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Opened]:
-    """A llama-server that runs at LLAMACPP_URL, or one of our own that ends with the block; that
-    one is started again when it dies or hangs, and `on_restart` is told why.
+    """A llama-server that runs at LLAMACPP_URL; else the one of the daemon, when it is what the
+    settings ask for; else one of our own that ends with the block. One of our own or of the daemon
+    is started again when it dies or hangs, and `on_restart` is told why.
 
-    Raises an EngineError when neither can be had, SettingsError for an address that is none.
+    Raises an EngineError when none can be had, SettingsError for an address that is none.
     """
-    strict = settings.turbo_determinism == "strict"
     async with AsyncExitStack() as stack:
         if settings.llamacpp_url is not None:
-            key = settings.llamacpp_api_key
-            url = checked_url(settings.llamacpp_url, "LLAMACPP_URL")
-            backend = LlamaCppBackend(
-                url,
-                api_key=key.get_secret_value() if key else None,
-                stall_timeout_s=settings.request_timeout_s,
-                load_timeout_s=settings.llamacpp_start_timeout_s,
-                locks=SlotLocks(cache_folder("slots", private=True), url),
-                strict=strict,
-            )
-            who, log = f"llama-server at {settings.llamacpp_url}", None
-            engine: dict[str, Any] = {"url": url}
-            notice(f"using the {who}")
-            if strict:
-                notice(_NOT_ALONE)
+            opened = await _attached(settings, settings.llamacpp_url, stack, notice)
         else:
-            # Owning a server pulls in hardware and GGUF probing, which an attached one never needs.
-            from agent.core.server_keeper import ServerKeeper  # noqa: PLC0415
-            from agent.core.server_launching import open_server  # noqa: PLC0415
+            serving = await stack.enter_async_context(joined_daemon(settings, notice))
+            if serving is not None:
+                opened = await _on_daemon(settings, serving, stack, notice, on_restart)
+            else:
+                settings = beside_the_daemon(settings)
+                opened = await _own(settings, stack, notice, on_restart)
+        yield opened
 
-            server = await stack.enter_async_context(open_server(settings, notice=notice))
-            digest = await asyncio.to_thread(model_digest, server.model, cache_folder("digests"))
-            bank = _bank(settings, server, digest)
-            engine = {
-                "build": server.plan.build,
-                "argv": list(server.plan.argv),
-                "model": str(server.model),
-                "model_sha256": digest,
-            }
-            patience_s = settings.llamacpp_start_timeout_s
-            keeper = await stack.enter_async_context(
-                ServerKeeper(server, timeout_s=patience_s, on_restart=on_restart)
-            )
-            backend = LlamaCppBackend(
-                server.url,
-                api_key=server.api_key,
-                stall_timeout_s=settings.request_timeout_s,
-                died=lambda: _death_of(keeper.server),
-                keeper=keeper,
-                bank=bank,
-                strict=strict,
-                notice=notice,
-            )
-            who, log = server.description, server.log
-        await stack.enter_async_context(backend)
-        description = f"{who}: {backend.model}, {backend.slots} slots x {backend.context} tokens"
-        yield Opened(backend=backend, engine=engine, description=description, server_log=log)
+
+async def _attached(
+    settings: Settings, address: str, stack: AsyncExitStack, notice: Callable[[str], None]
+) -> Opened:
+    """A server that somebody else started."""
+    key = settings.llamacpp_api_key
+    url = checked_url(address, "LLAMACPP_URL")
+    strict = settings.turbo_determinism == "strict"
+    backend = LlamaCppBackend(
+        url,
+        api_key=key.get_secret_value() if key else None,
+        stall_timeout_s=settings.request_timeout_s,
+        load_timeout_s=settings.llamacpp_start_timeout_s,
+        locks=SlotLocks(cache_folder("slots", private=True), url),
+        strict=strict,
+    )
+    notice(f"using the llama-server at {address}")
+    if strict:
+        notice(_NOT_ALONE)
+    await stack.enter_async_context(backend)
+    return _opened(backend, f"llama-server at {address}", {"url": url})
+
+
+async def _on_daemon(
+    settings: Settings,
+    serving: Serving,
+    stack: AsyncExitStack,
+    notice: Callable[[str], None],
+    on_restart: Callable[[str], None],
+) -> Opened:
+    """The daemon's server. Its folder for slots is ours, so prefixes are saved as for our own."""
+    patience_s = settings.llamacpp_start_timeout_s
+    keeper = await stack.enter_async_context(
+        DaemonKeeper(serving, timeout_s=patience_s, on_restart=on_restart)
+    )
+    bank: PrefixBank | None = None
+    if serving.slot_dir is not None and settings.prefix_bank_max_mb:
+        most, name = settings.prefix_bank_max_mb << 20, serving.model.name
+        bank = PrefixBank(serving.slot_dir, layout=serving.layout, model=name, max_bytes=most)
+    backend = LlamaCppBackend(
+        serving.url,
+        api_key=serving.api_key,
+        stall_timeout_s=settings.request_timeout_s,
+        load_timeout_s=patience_s,
+        died=keeper.death,
+        keeper=keeper,
+        bank=bank,
+        restore=serving.restore,
+        locks=SlotLocks(cache_folder("slots", private=True), serving.url),
+        notice=notice,
+    )
+    await stack.enter_async_context(backend)
+    engine = {
+        "build": serving.build,
+        "argv": list(serving.argv),
+        "model": str(serving.model),
+        "model_sha256": serving.model_sha256,
+    }
+    who = f"{serving.description} of the daemon"
+    return _opened(backend, who, engine, serving.log)
+
+
+async def _own(
+    settings: Settings,
+    stack: AsyncExitStack,
+    notice: Callable[[str], None],
+    on_restart: Callable[[str], None],
+) -> Opened:
+    """A server of our own."""
+    # Owning one pulls in hardware and GGUF probing, which the others never need.
+    from agent.core.server_keeper import ServerKeeper  # noqa: PLC0415
+    from agent.core.server_launching import open_server  # noqa: PLC0415
+    from agent.core.server_notes import end_left_over  # noqa: PLC0415
+
+    end_left_over(notice)
+    server = await stack.enter_async_context(open_server(settings, notice=notice))
+    digest = await asyncio.to_thread(model_digest, server.model, cache_folder("digests"))
+    engine = {
+        "build": server.plan.build,
+        "argv": list(server.plan.argv),
+        "model": str(server.model),
+        "model_sha256": digest,
+    }
+    patience_s = settings.llamacpp_start_timeout_s
+    keeper = await stack.enter_async_context(
+        ServerKeeper(server, timeout_s=patience_s, on_restart=on_restart)
+    )
+    backend = LlamaCppBackend(
+        server.url,
+        api_key=server.api_key,
+        stall_timeout_s=settings.request_timeout_s,
+        died=lambda: _death_of(keeper.server),
+        keeper=keeper,
+        bank=bank_of(settings, server, digest),
+        strict=settings.turbo_determinism == "strict",
+        notice=notice,
+    )
+    await stack.enter_async_context(backend)
+    return _opened(backend, server.description, engine, server.log)
+
+
+def _opened(
+    backend: LlamaCppBackend, who: str, engine: Mapping[str, Any], log: Path | None = None
+) -> Opened:
+    description = f"{who}: {backend.model}, {backend.slots} slots x {backend.context} tokens"
+    return Opened(backend=backend, engine=engine, description=description, server_log=log)
 
 
 def _death_of(server: LlamaCppServer) -> ServerError | None:
@@ -98,7 +171,8 @@ def _death_of(server: LlamaCppServer) -> ServerError | None:
     return ServerError(reason, log=server.log, fix="Run again; the log says more.")
 
 
-def _bank(settings: Settings, server: LlamaCppServer, digest: str) -> PrefixBank | None:
+def bank_of(settings: Settings, server: LlamaCppServer, digest: str) -> PrefixBank | None:
+    """Saved prefixes for a server of ours, whose model has `digest`; None where it saves none."""
     folder, argv = server.plan.slot_dir, server.plan.argv
     if folder is None:
         return None

@@ -27,6 +27,7 @@ from agent.core.launch_plan import LaunchPlan
 from agent.core.process_group import die_with_parent, end_group
 from agent.core.server_deaths import PORT_TAKEN, Death, explain_death
 from agent.core.server_log import end_of, keep_bounded
+from agent.core.server_notes import noted
 
 _PATIENCE_S = 0.3
 """After each TERM. An idle server needs 0.1 s; with a live stream it would take a second, but the
@@ -69,13 +70,14 @@ class LlamaCppServer:
         try:
             server = cls(plan, await _start(plan, key, log), api_key=key, log=log)
             tidy = asyncio.create_task(keep_bounded(log))
-            try:
-                await server._until_ready(timeout_s)
-                plan.api_key_file.unlink(missing_ok=True)
-                yield server
-            finally:
-                tidy.cancel()
-                await server.end()
+            with noted(server.pid):
+                try:
+                    await server._until_ready(timeout_s)
+                    plan.api_key_file.unlink(missing_ok=True)
+                    yield server
+                finally:
+                    tidy.cancel()
+                    await server.end()
         finally:
             plan.api_key_file.unlink(missing_ok=True)
 

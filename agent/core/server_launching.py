@@ -33,6 +33,7 @@ from agent.core.llamacpp_server import LlamaCppServer
 from agent.core.model_variants import smaller_quantisations
 from agent.core.remembered_rung import keep, recall
 from agent.core.server_log import new_log, start_of
+from agent.core.server_sleep import with_sleep
 
 _PORT_TRIES = 4
 _LOG_LATE_S = 0.5
@@ -96,9 +97,11 @@ async def open_server(
     *,
     notice: Callable[[str], None] = lambda _: None,
     log_dir: Path | None = None,
+    sleep_idle_s: int | None = None,
 ) -> AsyncIterator[LlamaCppServer]:
     """A server for `settings`, ready for requests. `notice` gets a line per thing worth knowing;
-    logs go to `log_dir`, by default a folder of the cache.
+    logs go to `log_dir`, by default a folder of the cache. It sleeps after `sleep_idle_s` seconds
+    without a request.
 
     Raises SettingsError, ModelError, BinaryError or ServerError.
     """
@@ -118,6 +121,7 @@ async def open_server(
                     api_key_file=folder / "key",
                 )
                 say(*prepared.notes, *plan.notes)
+                plan = with_sleep(plan, prepared.basis.binary, sleep_idle_s)
                 launch = LlamaCppServer.launch(
                     plan, log=new_log(logs), timeout_s=settings.llamacpp_start_timeout_s
                 )

@@ -19,7 +19,7 @@ _END = 16 << 10
 """Bytes at the end of a log that are looked at."""
 _START = 1 << 20
 """Bytes at its beginning that are looked at; loading a model writes 20 KB (b10434, verbosity 4)."""
-_CONTROL = re.compile(r"\x1b\[[0-9;]*m|[^\x20-\x7e\n\t\x80-\uffff]")
+CONTROL = re.compile(r"\x1b\[[0-9;]*m|[^\x20-\x7e\n\t\x80-\uffff]")
 
 
 def new_log(folder: Path) -> Path:
@@ -40,7 +40,7 @@ def start_of(log: Path) -> str:
     read."""
     try:
         with log.open("rb") as file:
-            return _CONTROL.sub("", file.read(_START).decode(errors="replace"))
+            return CONTROL.sub("", file.read(_START).decode(errors="replace"))
     except OSError:
         return ""
 
@@ -50,7 +50,7 @@ def end_of(log: Path) -> str:
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _END))
-            return _CONTROL.sub("", file.read().decode(errors="replace"))
+            return CONTROL.sub("", file.read().decode(errors="replace"))
     except OSError:
         return ""
 

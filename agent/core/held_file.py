@@ -1,0 +1,102 @@
+"""Files that are locked for as long as somebody lives.
+
+The kernel takes a lock of ``flock`` back when its holder ends, be it by SIGKILL, and nobody comes
+by it through a pid that is used again. So a file that nobody holds tells that its holder is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_LOOK_S = 0.25
+"""Whoever looks whether a file is held holds it for a moment."""
+_PAUSE_S = 0.01
+_UNNAMED = ".new-"
+
+
+@contextmanager
+def hold(path: Path, *, patience_s: float = _LOOK_S) -> Iterator[bool]:
+    """Hold `path`, which is made and stays; False when somebody else still does after `patience_s`
+    seconds.
+
+    Raises OSError when the file cannot be made or locked.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        give_up_at = time.monotonic() + patience_s
+        while not (held := _lock(handle)) and time.monotonic() < give_up_at:
+            time.sleep(_PAUSE_S)
+        yield held
+    finally:
+        os.close(handle)
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds `path`. Raises OSError when that cannot be told."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _lock(handle, fcntl.LOCK_SH)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def held_note(folder: Path, kind: str, text: str) -> Iterator[None]:
+    """Keep a note in `folder` as long as the block lasts and we live.
+
+    Raises OSError when it cannot be written.
+    """
+    handle, name = tempfile.mkstemp(prefix=_UNNAMED, suffix=f".{kind}", dir=folder)
+    unnamed = Path(name)
+    note = unnamed.with_name(unnamed.name.removeprefix(_UNNAMED))
+    try:
+        _lock(handle)
+        os.write(handle, text.encode())
+        # It gets the name by which it is found only once it is held and whole.
+        unnamed.rename(note)
+        yield
+    finally:
+        for path in (unnamed, note):
+            path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def held_notes(folder: Path, kind: str) -> list[str]:
+    """The notes of all who live."""
+    found = []
+    for path in _notes(folder, kind):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if is_held(path):
+                found.append(path.read_text(encoding="utf-8"))
+    return found
+
+
+def take_abandoned(folder: Path, kind: str) -> Iterator[str]:
+    """The notes of those who ended without removing them; each is removed once it was seen to."""
+    for path in _notes(folder, kind):
+        with contextlib.suppress(OSError, UnicodeDecodeError), hold(path, patience_s=0) as ours:
+            if ours:
+                yield path.read_text(encoding="utf-8")
+                path.unlink(missing_ok=True)
+
+
+def _notes(folder: Path, kind: str) -> list[Path]:
+    return sorted(path for path in folder.glob(f"*.{kind}") if not path.name.startswith("."))
+
+
+def _lock(handle: int, how: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
