@@ -138,7 +138,7 @@ async def address_space() -> int:
 
 
 @pytest.mark.parametrize(
-    ("less_mib", "fewer", "context"), [(0, False, 4096), (192, False, 2048), (336, True, 2048)]
+    ("less_mib", "fewer", "context"), [(0, False, 4096), (192, False, 2048), (374, True, 2048)]
 )
 async def test_less_address_space_costs_context_and_then_slots(
     limited: Callable[[str], Path], address_space: int, less_mib: int, fewer: bool, context: int
