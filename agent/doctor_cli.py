@@ -83,6 +83,10 @@ def _show(checks: Sequence[Check]) -> None:
         table.add_row(check.name, check.state, printable(check.found + fix))
         table.rows[-1].style = _STYLES[check.state] if check.state != "ok" else None
     console.print(table)
-    count = {state: sum(x.state == state for x in checks) for state in _STYLES}
     console.print()
-    console.print(f"{count['failure']} failures, {count['warning']} warnings")
+    console.print(f"{_count(checks, 'failure')}, {_count(checks, 'warning')}")
+
+
+def _count(checks: Sequence[Check], state: str) -> str:
+    number = sum(check.state == state for check in checks)
+    return f"{number} {state}{'' if number == 1 else 's'}"
