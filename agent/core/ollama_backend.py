@@ -171,7 +171,11 @@ class OllamaBackend:
         """Lines of one streamed chat; closing the generator ends the request."""
         reader = LineReader()
         with self._errors():
-            async with self._http.stream("POST", "/api/chat", json=self._body(request)) as response:
+            # A connection that was kept may be closed by the server just when it is used again.
+            once = {"Connection": "close"}
+            async with self._http.stream(
+                "POST", "/api/chat", json=self._body(request), headers=once
+            ) as response:
                 if response.status_code != httpx.codes.OK:
                     message = parse_error(await response.aread())
                     raise self._refusal(response.status_code, message, request, estimate)

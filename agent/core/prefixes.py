@@ -160,6 +160,9 @@ class Prefixes:
                 return before
         done = self._under_way[name] = asyncio.get_running_loop().create_future()
         try:
+            # Somebody else may have saved it since it was looked for.
+            if await self._restore(bank, lease, ids):
+                return before
             use = await self._compute(lease, prompt, ids, before, report)
             await self._save(bank, lease, ids, name, passing=passing)
         finally:

@@ -23,9 +23,13 @@ from agent.core.sampling import CODING
 SHARED = "".join(f"def helper_{number}(value):\n    return value\n" for number in range(40))
 
 
-def ask(name: str, tokens: int = 60) -> Request:
+NUMBERS = {"type": "array", "items": {"type": "integer"}, "minItems": 200, "maxItems": 200}
+"""An answer that is long enough for something to happen meanwhile."""
+
+
+def ask(name: str) -> Request:
     prompt = Prompt("You write code.", SHARED, "# Role: coder\n", f"Write {name}.")
-    return Request(prompt=prompt, sampling=CODING, max_tokens=tokens)
+    return Request(prompt=prompt, sampling=CODING, max_tokens=1500, json_schema=NUMBERS)
 
 
 @dataclass
@@ -88,8 +92,8 @@ async def test_a_killed_server_is_followed_by_one_that_answers_the_same(own_cach
 async def test_requests_that_die_together_share_one_restart(own_cache: Path) -> None:
     async with rig(own_cache) as own:
         replies = await asyncio.gather(
-            own.ask_and(lambda: own.send(signal.SIGKILL), ask("a", 200)),
-            *(own.backend.complete(ask(x, 200)) for x in "bcd"),
+            own.ask_and(lambda: own.send(signal.SIGKILL), ask("a")),
+            *(own.backend.complete(ask(x)) for x in "bcd"),
         )
     assert all(reply.usage.predicted > 0 for reply in replies)
     assert len(own.restarts) == 1
@@ -111,7 +115,7 @@ async def test_one_whose_slot_never_becomes_idle_is_replaced(own_cache: Path) ->
         stopped.set()
 
     async with rig(own_cache, stall_s=1.0) as own:
-        asked = asyncio.create_task(own.ask_and(stop, ask("a", 400)))
+        asked = asyncio.create_task(own.ask_and(stop, ask("a")))
         await stopped.wait()
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
