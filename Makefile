@@ -26,6 +26,7 @@ model: $(VENV)/.installed-model
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python benchmarks/race.py
 
 clean:
 	rm -rf $(VENV)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import agent
-from agent import prefixes_cli, server_cli
+from agent import doctor_cli, prefixes_cli, server_cli
 from agent.core.errors import TurboError, UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(prefixes_cli.app, name="prefixes")
 app.add_typer(server_cli.app, name="server")
+app.command()(doctor_cli.doctor)
 
 
 class _Reported(SystemExit):
@@ -180,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = error.exit_code
     else:
         code = 0
-    if code and "--json" in words and words[0] != "server":
+    if code and words[:1] in (["run"], ["replay"]) and "--json" in words:
         _close_events(code)
     return code
 

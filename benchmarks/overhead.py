@@ -9,6 +9,13 @@ tokenizer where the prompt is new, lease, events, book-keeping.
 
 `repeated`: the prompt of a candidate, which the encoder knows. `new`: a prompt never seen, with a
 known beginning. The bar holds for the median of both: 3 ms per request.
+
+Memory is that of a process of its own per side (overhead_side.py), looked at from here: what is
+resident, in MiB, when the side is ready for its first request, and after 960 new prompts in
+batches of 16 at once; and what a request left behind on average since the fortieth batch. The
+interpreter and httpx are part of both sides, pages of libraries that processes share are counted
+in each. What the two differ by is what our imports and our book-keeping take: it is not the memory
+of `turbo run`, which has the graph, git and the report as well.
 """
 
 from __future__ import annotations
@@ -18,21 +25,33 @@ import asyncio
 import json
 import resource
 import statistics
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import httpx
+import psutil
 
 from agent.core.backend_manager import Request
 from agent.core.config import Settings
 from agent.core.llamacpp_backend import LlamaCppBackend
 from agent.core.prompts import Prompt
 from agent.core.sampling import CODING
+from benchmarks.overhead_side import bare_client, stream
 
 BAR_MS = 3.0
 TOKENS = 32
+BATCHES, BATCH = 60, 16
+"""Requests of each side whose memory is looked at."""
+MEMORY_FIRST = 20_000
+"""Number of their first prompt: none that the other measurements have sent."""
+MIB = 1 << 20
+WARM = 40
+"""Batches after which the memory of both sides has settled; a leak would go on."""
 SHARED = "".join(f"def function_{x}(value):\n    return value + {x}\n" for x in range(30))
 
 
@@ -50,6 +69,17 @@ class Row:
     bare_cpu_ms: float
     """Processor time of this program, user and system."""
     ours_cpu_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """One side; resident memory of its process."""
+
+    side: str
+    ready_mib: float
+    settled_mib: float
+    left_kib: float
+    """What each request left behind, once everything had settled."""
 
 
 class Bare:
@@ -84,13 +114,7 @@ class Bare:
 
     async def complete(self, body: bytes) -> None:
         """Stream it to the end."""
-        # llama-server closes the connection of a stream without announcing it.
-        close = {"Connection": "close"}
-        async with self._client.stream(
-            "POST", "/completion", content=body, headers=close
-        ) as response:
-            async for _ in response.aiter_lines():
-                pass
+        await stream(self._client, body)
 
 
 def request(number: int) -> Request:
@@ -131,6 +155,44 @@ async def measure(ours: LlamaCppBackend, bare: Bare, *, new: bool, at_once: int,
     )
 
 
+async def measure_memory(side: str, url: str, key: str | None, bare: Bare) -> Memory:
+    """What one side takes in a process of its own."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, Path(__file__).with_name("overhead_side.py"), side),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert child.stdin
+    assert child.stdout
+    try:
+        child.stdin.write(json.dumps([url, key]).encode() + b"\n")
+        await said(child.stdout, side)
+        resident = [psutil.Process(child.pid).memory_info().rss]
+        for batch in range(BATCHES):
+            numbers = range(MEMORY_FIRST + batch * BATCH, MEMORY_FIRST + (batch + 1) * BATCH)
+            entries: list[Any] = list(numbers)
+            if side == "bare":
+                entries = [(await bare.body(request(x), i)).decode() for i, x in enumerate(numbers)]
+            child.stdin.write(json.dumps(entries).encode() + b"\n")
+            await child.stdin.drain()
+            await said(child.stdout, side)
+            resident.append(psutil.Process(child.pid).memory_info().rss)
+    finally:
+        child.stdin.close()
+        await child.wait()
+    return Memory(
+        side=side,
+        ready_mib=resident[0] / MIB,
+        settled_mib=resident[-1] / MIB,
+        left_kib=(resident[-1] - resident[WARM]) / 1024 / (BATCH * (BATCHES - WARM)),
+    )
+
+
+async def said(output: asyncio.StreamReader, side: str) -> None:
+    if not await output.readline():
+        raise RuntimeError(f"the process of the side {side!r} ended too early; see its error above")
+
+
 def cpu_seconds() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
@@ -141,34 +203,26 @@ async def server(url: str | None, key: str | None) -> AsyncIterator[tuple[str, s
     if url is not None:
         yield url, key
         return
-    from agent.core.llamacpp_server import open_server
+    from agent.core.server_launching import open_server
 
     async with open_server(Settings()) as started:
         yield started.url, started.api_key
 
 
-async def run(arguments: argparse.Namespace) -> list[Row]:
+async def run(arguments: argparse.Namespace) -> tuple[list[Row], list[Memory]]:
     async with AsyncExitStack() as stack:
         url, key = await stack.enter_async_context(server(arguments.url, arguments.api_key))
         ours = await stack.enter_async_context(
             LlamaCppBackend(url, api_key=key, stall_timeout_s=60)
         )
-        client = await stack.enter_async_context(
-            httpx.AsyncClient(
-                base_url=url,
-                headers={"Authorization": f"Bearer {key}"} if key else {},
-                timeout=60,
-                limits=httpx.Limits(),
-                trust_env=False,
-            )
-        )
+        client = await stack.enter_async_context(bare_client(url, key))
         bare = Bare(client, ours.slots)
         rows = []
         for new in (False, True):
             for at_once in (1, 4, 16):
                 pairs = max(8, arguments.pairs // at_once)
                 rows.append(await measure(ours, bare, new=new, at_once=at_once, pairs=pairs))
-        return rows
+        return rows, [await measure_memory(side, url, key, bare) for side in ("bare", "ours")]
 
 
 def main() -> None:
@@ -177,7 +231,7 @@ def main() -> None:
     parser.add_argument("--url", help="a llama-server that runs already")
     parser.add_argument("--api-key", help="its key")
     arguments = parser.parse_args()
-    rows = asyncio.run(run(arguments))
+    rows, memory = asyncio.run(run(arguments))
     print(
         f"{'prompts':>9} {'at once':>8} {'pairs':>6} {'bare ms':>8} {'ours ms':>8} {'added ms':>9}"
         f" {'cpu bare':>9} {'cpu ours':>9}"
@@ -190,7 +244,13 @@ def main() -> None:
         )
     worst = max(row.added_ms for row in rows)
     print(f"worst median: {worst:.2f} ms added per request; the bar is {BAR_MS:g} ms")
-    print(json.dumps({"bar_ms": BAR_MS, "rows": [asdict(row) for row in rows]}))
+    print(f"{'side':>9} {'ready MiB':>10} {'settled MiB':>12} {'left per request KiB':>21}")
+    for x in memory:
+        print(f"{x.side:>9} {x.ready_mib:>10.1f} {x.settled_mib:>12.1f} {x.left_kib:>21.2f}")
+    added = memory[1].settled_mib - memory[0].settled_mib
+    print(f"{added:.1f} MiB added")
+    raw = {"rows": [asdict(row) for row in rows], "memory": [asdict(x) for x in memory]}
+    print(json.dumps({"bar_ms": BAR_MS, **raw}))
 
 
 if __name__ == "__main__":

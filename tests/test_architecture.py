@@ -49,7 +49,7 @@ LAYER = {
 }
 ONE_OWNER = {
     "git": {"agent.core.workspace"},
-    "subprocess": {"agent.core.llamacpp_binary"},
+    "subprocess": {"agent.core.llamacpp_ask"},
     "dotenv": {"agent.core.config"},
 }
 
@@ -134,5 +134,4 @@ def test_processes_start_in_their_owners_only() -> None:
     assert starters <= {
         "agent.core.command",
         "agent.core.llamacpp_server",
-        "agent.core.llamacpp_binary",
     }

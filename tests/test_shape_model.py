@@ -16,7 +16,7 @@ import pytest
 
 from agent.core.config import Settings
 from agent.core.gguf_info import read_gguf
-from agent.core.llamacpp_server import open_server
+from agent.core.server_launching import open_server
 from benchmarks import shape_model
 from benchmarks.shape_model import SHAPES, Shape, write_shape_model
 

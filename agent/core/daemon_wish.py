@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from agent.core.config import Settings, embedded_model
 from agent.core.folders import cache_folder
 from agent.core.llamacpp_binary import find_binary
-from agent.core.llamacpp_flags import stamp
 from agent.core.model_digest import model_digest
 
 _OWN = "llamacpp_"
@@ -42,7 +41,7 @@ def wish_of(settings: Settings) -> dict[str, str]:
         _MODEL: str(model),
         _DIGEST: model_digest(model, cache_folder("digests")),
         _BINARY: str(binary.path),
-        _BUILD: stamp(binary.path),
+        _BUILD: binary.stamp,
         **shaping,
     }
 

@@ -12,6 +12,7 @@
     |- EngineError                 3  model, server or backend
     |  |- ModelError               3  no such model, or not a model
     |  |- BinaryError              3  no llama-server that runs here
+    |  |- DownloadError            3  something could not be fetched from the internet
     |  |- ServerError              3  the server did not start, died, or does not answer
     |  `- BackendError             3  a request failed
     |     |- BackendUnavailable    3  connection refused or lost, 503
@@ -123,6 +124,15 @@ class ModelError(EngineError):
 
 class BinaryError(EngineError):
     """No llama-server binary could be found or run."""
+
+
+class DownloadError(EngineError):
+    """A file or an answer could not be fetched from the internet, or is not what was published."""
+
+    def __init__(self, message: str, *, fix: str, status: int | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.status = status
+        """HTTP status of the answer; None when there was none."""
 
 
 class ServerError(EngineError):

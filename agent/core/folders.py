@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent.core.config import cache_dir
+from agent.core.errors import SettingsError
 
 _PREFIX = "turbo-private-"
 _MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - only a private folder with a random name is made
@@ -22,18 +23,37 @@ _MEMORY_NEEDED = 1 << 30
 
 def cache_folder(name: str, *, private: bool = False) -> Path:
     """The folder `name` of the cache, made when needed; one in the temporary folder when the cache
-    cannot be written (no home, a full or read-only disk). A `private` one only we can read."""
+    cannot be written (no home, a full or read-only disk). A `private` one only we can read.
+
+    Raises SettingsError when neither can be written."""
     wanted = cache_dir() / name
     if _made(wanted):
         if private:
             with contextlib.suppress(OSError):  # somebody else's: then it is up to them
                 wanted.chmod(0o700)
         return wanted
-    base = Path(tempfile.gettempdir()) / f"turbo-local-coder-{os.getuid()}"
+    base = _elsewhere()
     # The name can be guessed, so somebody else may have made it.
     if not (_made(base, mode=0o700) and _is_ours(base) and _made(base / name)):
-        return Path(tempfile.mkdtemp(prefix="turbo-"))
+        raise SettingsError(
+            f"Neither {wanted} nor {base / name} can be written.",
+            fix="Set XDG_CACHE_HOME to a folder of yours with room in it.",
+        )
     return base / name
+
+
+def why_elsewhere() -> str | None:
+    """A line when the cache cannot be written and the temporary folder stands in for it."""
+    if _made(cache_dir()):
+        return None
+    return (
+        f"{cache_dir()} cannot be written, so {_elsewhere()} is used instead. "
+        "To keep prefixes and logs, set XDG_CACHE_HOME to a folder that can."
+    )
+
+
+def _elsewhere() -> Path:
+    return Path(tempfile.gettempdir()) / f"turbo-local-coder-{os.getuid()}"
 
 
 @contextmanager

@@ -59,6 +59,22 @@ class GgufInfo:
     """Tokens that a layer looks back, where that is not the whole context."""
     embedding: bool
     """It computes embeddings and cannot write text."""
+    model_size: int = 0
+    """Bytes of all parts."""
+    layer_bytes: int = 0
+    """Weights of all layers together, in this file."""
+    repacked_bytes: int = 0
+    """Of them, those that a CPU build copies into another order, so that no page of the file is
+    behind them any more."""
+    input_bytes: int = 0
+    """The embedding of tokens, in this file."""
+    tied: bool = False
+    """The embedding of tokens is the output matrix, too."""
+    key_values: tuple[int, int] = (0, 0)
+    """Elements of keys and of values that one token adds to the KV cache, all layers together."""
+    feed_forward_length: int = 0
+    """Of one token: in a mixture of experts, of all experts that are asked."""
+    vocabulary: int = 0
 
 
 def read_gguf(path: Path) -> GgufInfo:
@@ -87,8 +103,7 @@ def read_gguf(path: Path) -> GgufInfo:
             f"cut off: it has {size:,} bytes of at least {header.data_end:,}",
             fix=_FETCH_AGAIN,
         )
-    _check_parts(path)
-    return _info(path, size, header)
+    return _info(path, size, _size_of_parts(path) or size, header)
 
 
 def available_models(folder: Path) -> tuple[Path, ...]:
@@ -124,19 +139,23 @@ def _what_else(start: bytes) -> str:
     return f"not a GGUF file: it begins with {start[:4]!r} instead of b'GGUF'"
 
 
-def _check_parts(path: Path) -> None:
-    """llama.cpp opens the other parts of a split model by name, from the first one."""
+def _size_of_parts(path: Path) -> int:
+    """Bytes of all parts of a split model; 0 for one that is not split. llama.cpp opens the other
+    parts by name, from the first one."""
     part = _PART.match(path.name)
     if part is None:
-        return
+        return 0
     count = int(part["count"])
+    size = 0
     for index in range(1, count + 1):
         other = path.with_name(f"{part['stem']}-{index:05}-of-{count:05}.gguf")
         if not other.is_file():
             raise ModelError(path, f"part {other.name} of it is missing", fix=_FETCH_AGAIN)
+        size += other.stat().st_size
+    return size
 
 
-def _info(path: Path, size: int, header: GgufHeader) -> GgufInfo:
+def _info(path: Path, size: int, model_size: int, header: GgufHeader) -> GgufInfo:
     values = header.values
     architecture = _text(values, "general.architecture")
     if not architecture:
@@ -152,6 +171,12 @@ def _info(path: Path, size: int, header: GgufHeader) -> GgufInfo:
     width = _number(values, f"{architecture}.embedding_length")
     heads = _number(values, f"{architecture}.attention.head_count")
     per_head = width // heads if heads else 0
+    key_length = _number(values, f"{architecture}.attention.key_length") or per_head
+    value_length = _number(values, f"{architecture}.attention.value_length") or per_head
+    cached_heads = _cached_heads(values, architecture, heads)
+    experts = _number(values, f"{architecture}.expert_used_count")
+    asked_experts = experts * _number(values, f"{architecture}.expert_feed_forward_length")
+    sizes = header.tensor_bytes
     return GgufInfo(
         version=header.version,
         architecture=architecture,
@@ -163,11 +188,32 @@ def _info(path: Path, size: int, header: GgufHeader) -> GgufInfo:
         embedding_length=width,
         head_count=heads,
         head_count_kv=_number(values, f"{architecture}.attention.head_count_kv") or heads,
-        key_length=_number(values, f"{architecture}.attention.key_length") or per_head,
-        value_length=_number(values, f"{architecture}.attention.value_length") or per_head,
+        key_length=key_length,
+        value_length=value_length,
         sliding_window=_number(values, f"{architecture}.attention.sliding_window"),
-        embedding=_number(values, f"{architecture}.pooling_type") > 0,
+        # Reads in both directions: an encoder such as BERT, also where no pooling is named.
+        embedding=_number(values, f"{architecture}.pooling_type") > 0
+        or values.get(f"{architecture}.attention.causal") is False,
+        model_size=model_size,
+        layer_bytes=sizes.get("blk", 0),
+        repacked_bytes=header.repacked,
+        input_bytes=sizes.get("token_embd", 0),
+        tied="token_embd" in sizes and "output" not in sizes,
+        key_values=(cached_heads * key_length, cached_heads * value_length),
+        feed_forward_length=max(
+            _number(values, f"{architecture}.feed_forward_length"), asked_experts
+        ),
+        vocabulary=header.vocabulary,
     )
+
+
+def _cached_heads(values: Mapping[str, object], architecture: str, heads: int) -> int:
+    """Key-value heads of all layers together; a layer without any keeps no cache."""
+    layers = _number(values, f"{architecture}.block_count")
+    each = values.get(f"{architecture}.attention.head_count_kv")
+    if isinstance(each, tuple):
+        return sum(int(x) for x in each if 0 <= x < 1 << 53)
+    return layers * (_number(values, f"{architecture}.attention.head_count_kv") or heads)
 
 
 def _text(values: Mapping[str, object], key: str) -> str:

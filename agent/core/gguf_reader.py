@@ -38,6 +38,9 @@ _BLOCKS = {
 # fmt: on
 """GGMLQuantizationType -> (elements of a block, bytes of a block), GGML_QUANT_SIZES of gguf-py."""
 
+_REPACKED = {2, 10, 12, 20}
+"""Q4_0, Q2_K, Q4_K and IQ4_NL (ggml-cpu/repack.cpp)."""
+
 
 class MalformedGguf(ValueError):
     """The file begins like GGUF and goes on differently; the text says how."""
@@ -52,6 +55,12 @@ class GgufHeader:
     """Scalars, short texts and short arrays of numbers, by key."""
     parameters: int
     """Elements of all tensors."""
+    tensor_bytes: dict[str, int]
+    """Bytes of tensors by the first part of their names: ``blk``, ``token_embd``, ``output``..."""
+    repacked: int
+    """Bytes of tensors in layers that CPU builds copy into another order at the start."""
+    vocabulary: int
+    """Tokens that the embedding holds; 0 when there is none."""
     data_end: int
     """Bytes that the file must have at least; tensors of unknown types count as empty."""
 
@@ -74,16 +83,24 @@ def read_header(file: BinaryIO, size: int) -> GgufHeader:
         value = reader.value(reader.number("I"))
         if value is not None and key is not None:
             values[key] = value
-    parameters = 0
+    parameters = vocabulary = repacked = 0
+    sizes: dict[str, int] = {}
     last = 0
     for _ in range(tensors):
-        reader.text()
+        name = reader.text() or ""
         shape = [reader.number("Q") for _ in range(reader.dimensions())]
-        block, width = _BLOCKS.get(reader.number("I"), (1, 0))
+        kind = reader.number("I")
+        block, width = _BLOCKS.get(kind, (1, 0))
         offset = reader.number("Q")
         elements = math.prod(shape)
         parameters += elements
         last = max(last, offset + elements // block * width)
+        group = name.split(".", 1)[0]
+        sizes[group] = sizes.get(group, 0) + elements // block * width
+        if group == "blk" and kind in _REPACKED:
+            repacked += elements // block * width
+        if name == "token_embd.weight" and len(shape) > 1:
+            vocabulary = shape[1]
     alignment = values.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
         raise MalformedGguf(f"general.alignment is {alignment!r}")
@@ -93,6 +110,9 @@ def read_header(file: BinaryIO, size: int) -> GgufHeader:
         version=version,
         values=values,
         parameters=parameters,
+        tensor_bytes=sizes,
+        repacked=repacked,
+        vocabulary=vocabulary,
         data_end=start + last if tensors else reader.position,
     )
 

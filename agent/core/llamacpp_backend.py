@@ -52,6 +52,11 @@ _LAST = 1_000
 _RETRY_TEMPERATURE = 0.3
 """A greedy or nearly greedy retry would write the same bytes again."""
 
+_JSON_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""For builds that constrain by llguidance, as xllamacpp does: they allow white space without end,
+and a small model goes on with it until its answer is cut. Other builds pass over this and bound the
+white space themselves."""
+
 
 class LlamaCppBackend:
     """A `Backend` on one running llama-server; use it as an async context manager."""
@@ -92,6 +97,8 @@ class LlamaCppBackend:
         self._strict = strict
         self._notice = notice
         self._served = Served(context=0, slots=0, model="", bos="")
+        self.restore = Restore.NONE
+        """What restored prefixes are good for on this server."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -111,7 +118,7 @@ class LlamaCppBackend:
         """Learn all that must be known of the server before the first request."""
         await self._client.wait_loaded(self._load_s)
         self._served = await self._client.props()
-        restore = await self._what_restores()
+        self.restore = restore = await self._what_restores()
         self._encoder = PromptEncoder(
             self._client, bos=self._served.bos, beginnings=restore is not Restore.NONE
         )
@@ -313,7 +320,7 @@ def _body(
         "temperature": sampling.temperature,
     }
     if request.json_schema is not None:
-        body["json_schema"] = request.json_schema
+        body["json_schema"] = {**request.json_schema, "x-guidance": _JSON_LAYOUT}
     return body
 
 

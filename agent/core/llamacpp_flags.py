@@ -2,12 +2,11 @@
 
 Flags differ between versions of llama.cpp, so the launch plan uses only those that ``--help``
 names. Asking costs two processes; the answer is kept until the binary or a library of llama.cpp
-beside it changes.
+beside it changes. That of a script is not kept: what it starts may change behind it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from agent.core.answer_cache import remember, remembered
 _FLAG = r"-{1,2}[A-Za-z][\w.-]*"
 _HEAD = re.compile(rf"{_FLAG}(?:,\s+{_FLAG})*")
 _VERSION = re.compile(r"^version:\s*([^\s(]+)", re.MULTILINE)
+_TRACE = re.compile(r"^\s+- 4: trace\b", re.MULTILINE)
 _COMMIT = re.compile(r"^version:.*?(?:commit\s+|\()([0-9a-f]{7,40})\)", re.MULTILINE)
 
 
@@ -31,6 +31,9 @@ class Probe:
     """Commit of llama.cpp, abbreviated; empty when unknown."""
     flags: frozenset[str]
     """Every spelling of every flag, except those that are refused as removed."""
+    traces: bool = False
+    """Its verbosity has a level between info and debug, which tells the buffers of each device;
+    other builds tell them with their info."""
 
 
 def parse_probe(version: str, usage: str) -> Probe:
@@ -41,17 +44,19 @@ def parse_probe(version: str, usage: str) -> Probe:
         version=number.group(1) if number else "",
         commit=commit.group(1) if commit else "",
         flags=_flags(usage),
+        traces=bool(_TRACE.search(usage)),
     )
 
 
-def stamp(binary: Path) -> str:
-    """Changes when the binary does, or a library of llama.cpp beside it: the executable of newer
-    builds is a stub of a few kilobytes that stays the same when the libraries are replaced.
+def stamp(binary: Path, *parts: Path) -> str:
+    """Changes when the binary does, one of the other `parts` that it needs, or a library of
+    llama.cpp beside it: the executable of newer builds is a stub of a few kilobytes that stays the
+    same when the libraries are replaced.
 
-    Raises OSError when the binary cannot be looked at.
+    Raises OSError when one of them cannot be looked at.
     """
     real = binary.resolve()
-    own = {real, *real.parent.glob("libllama*"), *real.parent.glob("libggml*")}
+    own = {real, *parts, *real.parent.glob("libllama*"), *real.parent.glob("libggml*")}
     marks = []
     for path in sorted(own):
         about = path.stat()
@@ -59,32 +64,46 @@ def stamp(binary: Path) -> str:
     return hashlib.sha256("\n".join(marks).encode()).hexdigest()
 
 
-def load_probe(binary: Path, cache: Path) -> Probe | None:
-    """The kept answers for this very binary; None when there are none or they are unreadable."""
+def load_probe(binary: Path, mark: str, cache: Path) -> Probe | None:
+    """The kept answers for the binary of this stamp; None when there are none or they are
+    unreadable."""
     try:
         data = remembered(cache, str(binary)) or {}
-        if data["stamp"] != stamp(binary):
+        if data["stamp"] != mark:
             return None
         flags = data["flags"]
         if not isinstance(flags, list) or not all(isinstance(x, str) for x in flags):
             return None
         return Probe(
-            version=str(data["version"]), commit=str(data["commit"]), flags=frozenset(flags)
+            version=str(data["version"]),
+            commit=str(data["commit"]),
+            flags=frozenset(flags),
+            traces=bool(data["traces"]),
         )
-    except (OSError, KeyError):
+    except KeyError:
         return None
 
 
-def save_probe(binary: Path, probe: Probe, cache: Path) -> None:
-    """Keep the answers."""
-    with contextlib.suppress(OSError):
-        data = {
-            "stamp": stamp(binary),
-            "version": probe.version,
-            "commit": probe.commit,
-            "flags": sorted(probe.flags),
-        }
-        remember(cache, str(binary), data)
+def save_probe(binary: Path, mark: str, probe: Probe, cache: Path) -> None:
+    """Keep the answers, unless the binary is a script."""
+    if _is_script(binary):
+        return
+    data = {
+        "stamp": mark,
+        "version": probe.version,
+        "commit": probe.commit,
+        "flags": sorted(probe.flags),
+        "traces": probe.traces,
+    }
+    remember(cache, str(binary), data)
+
+
+def _is_script(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return False
 
 
 def _flags(usage: str) -> frozenset[str]:

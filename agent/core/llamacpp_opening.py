@@ -18,7 +18,6 @@ from agent.core.folders import cache_folder
 from agent.core.http_errors import checked_url
 from agent.core.kv_layout import layout_of
 from agent.core.llamacpp_backend import LlamaCppBackend
-from agent.core.llamacpp_flags import stamp
 from agent.core.model_digest import model_digest
 from agent.core.prefix_bank import PrefixBank
 from agent.core.slot_locks import SlotLocks
@@ -127,8 +126,8 @@ async def _own(
 ) -> Opened:
     """A server of our own."""
     # Owning one pulls in hardware and GGUF probing, which the others never need.
-    from agent.core.llamacpp_server import open_server  # noqa: PLC0415
     from agent.core.server_keeper import ServerKeeper  # noqa: PLC0415
+    from agent.core.server_launching import open_server  # noqa: PLC0415
     from agent.core.server_notes import end_left_over  # noqa: PLC0415
 
     end_left_over(notice)
@@ -177,6 +176,6 @@ def bank_of(settings: Settings, server: LlamaCppServer, digest: str) -> PrefixBa
     folder, argv = server.plan.slot_dir, server.plan.argv
     if folder is None:
         return None
-    layout = layout_of(argv, model=digest, build=stamp(Path(argv[0])))
+    layout = layout_of(argv, model=digest, build=server.plan.stamp)
     most = settings.prefix_bank_max_mb << 20
     return PrefixBank(folder, layout=layout, model=server.model.name, max_bytes=most)

@@ -1,7 +1,7 @@
 """One llama-server process and its owner.
 
 `LlamaCppServer.launch` starts a plan, waits until the server is ready, dead or late, and ends it
-whatever happens; `open_server` finds binary and model, plans, and launches. Nothing survives the
+whatever happens; server_launching.py decides what to launch. Nothing survives the
 ``async with``: the server leads a process group of its own, which is ended on every way out, and
 the kernel kills it when this program is killed (see process_group.py).
 """
@@ -15,31 +15,23 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from agent.core.config import Settings, embedded_model, environment_for
+from agent.core.config import environment_for
 from agent.core.errors import BinaryError, ServerDied, ServerError
-from agent.core.folders import cache_folder, private_folder
-from agent.core.gguf_info import read_gguf
-from agent.core.hardware import read_hardware
-from agent.core.launch_plan import LaunchPlan, plan_launch
-from agent.core.llamacpp_binary import WRONG_CPU, Binary, find_binary, vulkan_devices
+from agent.core.gpu_flaws import Flaw
+from agent.core.gpu_truth import GpuTruth
+from agent.core.launch_plan import LaunchPlan
 from agent.core.process_group import die_with_parent, end_group
 from agent.core.server_deaths import PORT_TAKEN, Death, explain_death
-from agent.core.server_log import end_of, keep_bounded, new_log
+from agent.core.server_log import end_of, keep_bounded
 from agent.core.server_notes import noted
-from agent.core.server_sleep import with_sleep
 
 _PATIENCE_S = 0.3
 """After each TERM. An idle server needs 0.1 s; with a live stream it would take a second, but the
 second TERM ends it at once (rule 12). It keeps nothing that could be lost."""
-_PORT_TRIES = 4
-_EMBEDDED_NOTICE = (
-    "No model set: the small embedded one runs; it demonstrates the machinery. "
-    "Set LLAMACPP_MODEL_PATH or --model for work."
-)
 
 
 class LlamaCppServer:
@@ -56,6 +48,10 @@ class LlamaCppServer:
         self.model = plan.model
         self.slots = plan.slots
         self.description = plan.description
+        self.truth = GpuTruth()
+        self.flaws: tuple[Flaw, ...] = ()
+        """What it keeps on which device, and what is wrong with that; open_server() fills both in
+        once it is ready."""
         self._process = process
 
     @classmethod
@@ -171,87 +167,6 @@ class LlamaCppServer:
         )
 
 
-@asynccontextmanager
-async def open_server(
-    settings: Settings,
-    *,
-    notice: Callable[[str], None] = lambda _: None,
-    log_dir: Path | None = None,
-    sleep_idle_s: int | None = None,
-) -> AsyncIterator[LlamaCppServer]:
-    """A server for `settings`, ready for requests. `notice` gets a line per thing worth knowing;
-    logs go to `log_dir`, by default a folder of the cache. It sleeps after `sleep_idle_s` seconds
-    without a request.
-
-    Raises ModelError, BinaryError or ServerError. A binary that turns out to be built for another
-    CPU is passed over, and a port of our choice that is lost to somebody else is chosen again.
-    """
-    model = settings.llamacpp_model_path
-    if model is None:
-        notice(_EMBEDDED_NOTICE)
-        model = embedded_model()
-    model = model.expanduser().absolute()
-    info = read_gguf(model)
-    hardware = read_hardware()
-    logs = log_dir or cache_folder("logs")
-    refused: dict[Path, str] = {}
-    said: set[str] = set()
-    killed = False
-    tries_left = 1 if settings.llamacpp_port else _PORT_TRIES
-    with private_folder() as folder:
-        saving = settings.prefix_bank_max_mb > 0
-        slot_dir = cache_folder("prefixes", private=True) if saving else None
-        async with contextlib.AsyncExitStack() as stack:
-            while True:
-                binary = await _binary(settings, refused)
-                plan = plan_launch(
-                    binary=binary,
-                    model=model,
-                    info=info,
-                    hardware=hardware,
-                    settings=settings,
-                    port=settings.llamacpp_port or _free_port(),
-                    slot_dir=slot_dir,
-                    api_key_file=folder / "key",
-                )
-                for line in (*binary.skipped, *plan.notes):
-                    if line not in said:
-                        said.add(line)
-                        notice(line)
-                plan = with_sleep(plan, binary, sleep_idle_s)
-                launch = LlamaCppServer.launch(
-                    plan, log=new_log(logs), timeout_s=settings.llamacpp_start_timeout_s
-                )
-                try:
-                    server = await stack.enter_async_context(launch)
-                    break
-                except ServerDied as death:
-                    if death.kind == "cpu":
-                        refused[binary.path] = WRONG_CPU
-                    elif death.kind == "port" and tries_left > 1:
-                        tries_left -= 1
-                    elif death.kind == "killed" and not killed:
-                        killed = True
-                        notice(f"{death.message.partition(chr(10))[0]} It is started once more.")
-                    else:
-                        raise
-            yield server
-
-
-async def _binary(settings: Settings, refused: dict[Path, str]) -> Binary:
-    probes = cache_folder("binaries")
-    binary = await asyncio.to_thread(find_binary, settings, cache=probes, refused=refused)
-    if settings.llamacpp_use_vulkan == "1":
-        devices = await asyncio.to_thread(vulkan_devices, binary)
-        if not devices:
-            raise BinaryError(
-                f"LLAMACPP_USE_VULKAN=1, but {binary.path} finds no Vulkan device.",
-                fix="Install the Vulkan driver of the GPU (mesa-vulkan-drivers, or the one of "
-                "NVIDIA), or set LLAMACPP_USE_VULKAN=auto.",
-            )
-    return binary
-
-
 async def _start(plan: LaunchPlan, key: str, log: Path) -> asyncio.subprocess.Process:
     secret = {"LLAMA_API_KEY": key} if plan.key_in_environment else {}
     # LLAMA_ARG_* of the user's shell would change the plan behind our back.
@@ -291,13 +206,6 @@ def _write_secret(path: Path, key: str) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w", encoding="ascii") as file:
         file.write(key + "\n")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _is_taken(port: int) -> bool:

@@ -194,7 +194,9 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _notes(folder: Path) -> Iterator[Path]:
-    yield from (path for path in folder.glob(f"*{_NOTE}") if not path.name.startswith(_UNFINISHED))
+    for path in folder.glob(f"*{_NOTE}"):
+        if path.is_file() and not path.name.startswith(_UNFINISHED):  # reading a FIFO never ends
+            yield path
 
 
 def _digest(path: Path) -> str:

@@ -55,6 +55,7 @@ class Prefixes:
     ) -> None:
         self._client = client
         self._bank = bank if restore is not Restore.NONE else None
+        self._only_whole = restore is Restore.EXTENSION
         self._notice = notice
         self._under_way: dict[str, asyncio.Future[None]] = {}
         self._running: Counter[tuple[str, str, str]] = Counter()
@@ -79,18 +80,22 @@ class Prefixes:
 
         Raises a BackendError when the server fails; a file that cannot be used is never an error.
         """
+        if self._only_whole and lease.expected_cached >= len(prompt.ids):
+            # The last token is computed anyway, for which the state would have to be taken back.
+            lease.expected_cached = 0
         bank = self._bank
-        if bank is None:
-            return PrefixUse()
-        ends = self._ends(asked, prompt, alike)
+        ends = self._ends(asked, prompt, alike) if bank is not None else []
         use = PrefixUse()
         for end in reversed(ends):
-            if _worth(lease, end) and await self._restore(bank, lease, prompt.ids[:end]):
+            if bank and _worth(lease, end) and await self._restore(bank, lease, prompt.ids[:end]):
                 break
+        if self._only_whole and not lease.expected_cached:
+            # The server would use a part of what the slot holds, right or wrong: see restore_probe.
+            await self._client.erase_slot(lease.slot)
         for end in ends:
             if self._bank is not None and _worth(lease, end):
                 use = await self._reach(
-                    bank, lease, prompt, end, use, report, passing=end != ends[0]
+                    self._bank, lease, prompt, end, use, report, passing=end != ends[0]
                 )
         return use
 

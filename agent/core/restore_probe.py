@@ -3,6 +3,11 @@
 Full attention reuses a restored state whatever follows; recurrent and hybrid models only when the
 next prompt strictly extends it, and some builds, flags and models not at all
 (``llama_server_facts.md`` rule 4). Nothing in a model file tells this reliably, so it is tried.
+
+One thing a trial of bearable length cannot show. Of a layer with a sliding window only the last
+window is saved. A prompt that parts from a restored one inside that window needs tokens before it;
+the server reuses the rest all the same and answers wrongly (b10434). So with a sliding window a
+restored prefix serves for extensions at most.
 """
 
 from __future__ import annotations
@@ -19,6 +24,8 @@ from agent.core.prefix_bank import PrefixBank
 
 _TEXT = "A probe: red green blue. One two three, four five six; seven eight nine and ten.\n" * 2
 _OTHER = " Something else follows here, and it goes on for a while: x y z."
+_WINDOW = '"--swa-full"'
+"""In the layout of a server whose model has a sliding window."""
 _FEWEST = 24
 """Tokens of the text below which the probe proves nothing."""
 
@@ -48,7 +55,7 @@ async def find_restore(client: LlamaCppClient, bank: PrefixBank) -> Restore:
         finally:
             bank.drop_file(file)
         remember(answers, bank.layout, {"restore": known.value})
-    return known
+    return Restore.EXTENSION if known is Restore.ANY and _WINDOW in bank.layout else known
 
 
 async def probe_restore(client: LlamaCppClient, file: str) -> Restore:

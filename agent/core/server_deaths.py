@@ -66,6 +66,10 @@ _LINES: tuple[tuple[str, Death], ...] = (
             "failed to create context",
             "unable to allocate",
             "failed to allocate",
+            "insufficient memory",
+            "ctx->mem_buffer != NULL",
+            "Resource temporarily unavailable",  # no room for the stack of one more thread
+            "that cannot run the operation",  # a tensor is larger than any buffer of the device
             "OutOfDeviceMemory",
             "OutOfHostMemory",
             "std::bad_alloc",

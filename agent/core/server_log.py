@@ -17,6 +17,8 @@ _LIMIT = 64 << 20
 _CHECK_S = 30.0
 _END = 16 << 10
 """Bytes at the end of a log that are looked at."""
+_START = 1 << 20
+"""Bytes at its beginning that are looked at; loading a model writes 20 KB (b10434, verbosity 4)."""
 CONTROL = re.compile(r"\x1b\[[0-9;]*m|[^\x20-\x7e\n\t\x80-\uffff]")
 
 
@@ -31,6 +33,16 @@ def new_log(folder: Path) -> Path:
     )
     os.close(handle)
     return Path(name)
+
+
+def start_of(log: Path) -> str:
+    """The beginning of a log, which tells how the server was loaded; empty when it cannot be
+    read."""
+    try:
+        with log.open("rb") as file:
+            return CONTROL.sub("", file.read(_START).decode(errors="replace"))
+    except OSError:
+        return ""
 
 
 def end_of(log: Path) -> str:

@@ -28,8 +28,14 @@ from agent.core.errors import BackendStalled
 from agent.core.slot_locks import SlotLocks
 from agent.core.token_prefix import common_prefix
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.25
-_FIRST_POLL_S = 0.02
+_LOOK_AGAIN_S = 0.01
+_PAUSES_S = (0.01, *[0.02] * 12)
+"""Between looks at a slot that was given up; within them a slot that writes becomes idle."""
+_QUIET_S = 1.1
+"""After these. A slot that reads a prompt learns that its connection was closed only once the
+server had nothing to send to anybody for a second, and the answer to a look counts (b10434, see
+benchmarks/release.py)."""
+_FIRST_POLL_S, _LONGEST_POLL_S = 0.02, 0.25
 
 
 @dataclass(kw_only=True)
@@ -223,7 +229,7 @@ class SlotPool:
         """Nobody tells us when a lock of another process is released."""
         if self._poll is None:
             self._poll = asyncio.get_running_loop().call_later(self._poll_s, self._poll_now)
-            self._poll_s = min(2 * self._poll_s, _LONGEST_PAUSE_S)
+            self._poll_s = min(2 * self._poll_s, _LONGEST_POLL_S)
 
     def _poll_now(self) -> None:
         self._poll = None
@@ -249,25 +255,25 @@ class SlotPool:
         self._serve()
 
     async def _settle(self, slot: int) -> None:
-        """Free a slot once it is idle: a closed stream takes the server some 10 ms to notice,
-        and the whole of a running batch while it reads a prompt."""
+        """Free a slot once it is idle: the server notices a closed stream when it has the next
+        token for it, and while it reads a prompt only at the end of a batch."""
         loop = asyncio.get_running_loop()
-        pause = _FIRST_PAUSE_S
+        pauses = iter(_PAUSES_S)
         looks = 0
         # Two looks: a request that the server has received but not begun leaves its slot idle.
         while looks < 2:
             if await self._is_idle(slot):
                 looks += 1
-                pause = _FIRST_PAUSE_S
+                pause = _LOOK_AGAIN_S
             else:
                 looks = 0
+                pause = next(pauses, _QUIET_S)
                 # What somebody else runs there was not given up and may take its time.
                 given_up_at = self._given_up_at.get(slot, math.inf)
                 if loop.time() > given_up_at + self._wedged_after_s and slot not in self._wedged:
                     self._mark_wedged(slot)
             if looks < 2:
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
         self._given_up_at.pop(slot, None)
         self._wedged.discard(slot)
         self._release(slot)

@@ -13,9 +13,9 @@ from agent.core.backend_manager import Opened
 from agent.core.config import Settings
 from agent.core.errors import UsageError
 from agent.core.workspace import Workspace
+from agent.team.runs import MANIFEST
 from agent.team.task_file import Task
 
-_NAME = "manifest.json"
 _OWN_TO_A_START = ("--port", "--api-key-file", "--slot-save-path", "--model")
 """Flags whose values say where something is, not what is computed."""
 
@@ -35,14 +35,25 @@ class Manifest(BaseModel):
     engine: dict[str, Any]
     """Backend, slots, context, and for a server of ours its build, argv and model digest."""
     versions: dict[str, str]
+    replay_of: str = ""
+    """The run that this one repeated, if any."""
 
     @classmethod
-    def of(cls, task: Task, settings: Settings, opened: Opened, workspace: Workspace) -> Manifest:
+    def of(
+        cls,
+        task: Task,
+        settings: Settings,
+        opened: Opened,
+        workspace: Workspace,
+        *,
+        replay_of: str = "",
+    ) -> Manifest:
         """The manifest of a run that is about to begin."""
         backend = opened.backend
         served = {"backend": backend.name, "slots": backend.slots, "context": backend.context}
         return cls(
             run=workspace.run,
+            replay_of=replay_of,
             base=workspace.base,
             task=task,
             settings=settings.model_dump(mode="json", exclude={"llamacpp_api_key"}),
@@ -57,7 +68,7 @@ class Manifest(BaseModel):
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """The manifest of the run in `folder`. Raises UsageError where there is none to be had."""
-        path = folder / _NAME
+        path = folder / MANIFEST
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
@@ -74,7 +85,7 @@ class Manifest(BaseModel):
     def write(self, folder: Path) -> None:
         """Write it into the folder of the run."""
         text = self.model_dump_json(indent=1) + "\n"
-        (folder / _NAME).write_text(text, encoding="utf-8")
+        (folder / MANIFEST).write_text(text, encoding="utf-8")
 
     def differences(self, other: Manifest) -> list[str]:
         """What the engine and the versions of `other` have that this one has not, a line each."""

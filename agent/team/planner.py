@@ -53,7 +53,7 @@ async def make_plan(task: Task, context: TeamContext, earlier: Sequence[Plan] = 
 
 def _unlike(earlier: Sequence[Plan], plan: Plan) -> Plan:
     if any(plan.steps == other.steps for other in earlier):
-        raise BadAnswer("this plan has been tried already")
+        raise BadAnswer("the model made a plan again that has led nowhere")
     return plan
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.core.errors import UsageError
+from agent.team.runs import MANIFEST
 
 _SHOWN = 5
 """Names of runs that an error message lists."""
@@ -34,9 +35,14 @@ class Answered:
     """Digest."""
 
     @property
-    def place(self) -> tuple[str, int | None, int]:
-        """What names the same request in another run."""
-        return self.role, self.candidate, self.number
+    def branch(self) -> tuple[str, int | None]:
+        """Who asked."""
+        return self.role, self.candidate
+
+    @property
+    def asked(self) -> tuple[str, int]:
+        """What was asked."""
+        return self.prompt, self.seed
 
     def __str__(self) -> str:
         of = "" if self.candidate is None else f" of candidate {self.candidate}"
@@ -50,6 +56,8 @@ class Recording:
     answers: list[Answered] = field(default_factory=list)
     cancelled: set[int] = field(default_factory=set)
     """Candidates that were not brought to their end, because another one was accepted."""
+    broken_off: bool = False
+    """It was interrupted: more would have come."""
     _counts: Counter[tuple[str, int | None]] = field(default_factory=Counter)
 
     def on_event(self, event: str, data: Mapping[str, Any]) -> None:
@@ -64,6 +72,8 @@ class Recording:
             )
         elif event == "candidate_verified" and data["status"] == "cancelled":
             self.cancelled.add(data["candidate"])
+        elif event == "run_finished":
+            self.broken_off = data["status"] == "interrupted"
 
     @classmethod
     def of_journal(cls, path: Path) -> Recording:
@@ -103,22 +113,36 @@ _MEANING = {
 def first_divergence(before: Recording, now: Recording) -> Divergence | None:
     """Where `now` first differs from `before`, in the order of the run in which it shows.
 
-    A request of a candidate that was cancelled in either run may be missing in the other: when it
-    was cancelled is a matter of time.
+    Requests that run at the same time may be answered in any order, so they are paired by what was
+    asked. One of a candidate that was cancelled in either run, or that came after the end of a run
+    that was broken off, may be missing in the other: that is a matter of time.
     """
     excused = before.cancelled | now.cancelled
-    theirs = {answered.place: answered for answered in now.answers}
+    pairs, left = _paired(before, now)
     for mine in before.answers:
-        other = theirs.pop(mine.place, None)
-        if other is None:
-            if mine.candidate not in excused:
-                return Divergence(request=mine, kind="missing")
-        elif (other.prompt, other.seed) != (mine.prompt, mine.seed):
-            return Divergence(request=mine, kind="prompt")
-        elif other.answer != mine.answer:
+        other = pairs.get(mine)
+        if other is not None and other.answer != mine.answer:
             return Divergence(request=mine, kind="answer")
-    left = [answered for answered in theirs.values() if answered.candidate not in excused]
-    return Divergence(request=left[0], kind="added") if left else None
+        if other is None:
+            instead = [x for x in left if x.branch == mine.branch]
+            if instead:
+                return Divergence(request=mine, kind="prompt")
+            if mine.candidate not in excused and not now.broken_off:
+                return Divergence(request=mine, kind="missing")
+    added = [x for x in left if x.candidate not in excused and not before.broken_off]
+    return Divergence(request=added[0], kind="added") if added else None
+
+
+def _paired(before: Recording, now: Recording) -> tuple[dict[Answered, Answered], list[Answered]]:
+    """The answer of now to each request that was asked in both, and those that only now asked."""
+    left = list(now.answers)
+    pairs = {}
+    for mine in before.answers:
+        same = [x for x in left if x.branch == mine.branch and x.asked == mine.asked]
+        if same:
+            pairs[mine] = next((x for x in same if x.answer == mine.answer), same[0])
+            left.remove(pairs[mine])
+    return pairs, left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,10 +158,10 @@ class Replay:
     @classmethod
     def of(cls, before: Recording, now: Recording) -> Replay:
         """Compare two runs."""
-        theirs = {answered.place: answered for answered in now.answers}
+        pairs, _ = _paired(before, now)
         return cls(
             answers=len(before.answers),
-            same=sum(theirs.get(mine.place) == mine for mine in before.answers),
+            same=sum(mine.answer == other.answer for mine, other in pairs.items()),
             divergence=first_divergence(before, now),
         )
 
@@ -153,17 +177,30 @@ class Replay:
 
 
 def find_run(runs: Path, name: str) -> Path:
-    """The folder of the run of that name, of the only one that begins with it, or of the newest
-    one for ``last``. Raises UsageError that lists the newest ones."""
+    """The folder of the run of that name, of the only one that begins with it, or for ``last`` of
+    the newest one that is no replay and has a manifest.
+
+    Raises UsageError that lists the newest ones."""
     known = sorted(path for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
-    found = known[-1:] if name == "last" else [path for path in known if path.name == name]
-    found = found or [path for path in known if path.name.startswith(name)]
+    if name == "last":
+        found = [path for path in known if _is_original(path)][-1:]
+    else:
+        exact = [path for path in known if path.name == name]
+        found = exact or [path for path in known if name and path.name.startswith(name)]
     if len(found) == 1:
         return found[0]
     raise UsageError(
-        f"{len(found)} runs are named {name!r}" if found else f"There is no run {name!r} here",
+        f"{len(found)} runs begin with {name!r}" if found else f"There is no run {name!r} here",
         fix=_newest(known),
     )
+
+
+def _is_original(folder: Path) -> bool:
+    """Whether it has a manifest and is no replay itself."""
+    try:
+        return not json.loads((folder / MANIFEST).read_bytes()).get("replay_of")
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _newest(known: Sequence[Path]) -> str:

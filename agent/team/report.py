@@ -20,6 +20,9 @@ from agent.team.plain_view import UNKEPT, PlainView, QuietView, View
 from agent.team.replay import Replay
 from agent.team.result import INTERRUPTED, Ledger, RunResult, Status
 
+_LIVE_WIDTH = 60
+"""Columns below which the tables say nothing that can be read."""
+
 
 class Reporter:
     """Sends events and results where they belong.
@@ -45,7 +48,7 @@ class Reporter:
         view: View
         if quiet:
             view = QuietView()
-        elif error.is_terminal:
+        elif error.is_terminal and error.width >= _LIVE_WIDTH:
             view = LiveView(error, verbose=verbose)
         else:
             view = PlainView(error, verbose=verbose)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 JOURNAL = "journal.jsonl"
 """In the folder of a run."""
+MANIFEST = "manifest.json"
 KEPT_RUNS = 50
 """Runs whose journal stays, and the checkpoint of those that did not come to their end."""
 

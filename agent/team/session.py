@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from agent.core.config import Settings, load_settings
 from agent.core.determinism import with_tier
 from agent.core.errors import TaskFileError, UsageError
-from agent.core.folders import private_folder
+from agent.core.folders import private_folder, why_elsewhere
 from agent.core.journal import Journal
 from agent.core.signals import run_until_signal
 from agent.core.workspace import create_repository, locate, state_folder
@@ -92,9 +92,14 @@ def run_replay(name: str, checkout: Path | None, journal: Journal, ledger: Ledge
     repository = locate(checkout or Path.cwd())
     folder = find_run(state_folder(repository) / "runs", name)
     manifest, before = Manifest.read(folder), Recording.of_journal(folder / JOURNAL)
+    if not before.answers:
+        raise UsageError(
+            f"Run {manifest.run} got no answer that could be compared",
+            fix="Its journal says how it ended; replay another one.",
+        )
     journal.emit("notice", text=f"Run {manifest.run} again, from commit {manifest.base[:12]}.")
     settings = _settings_of(manifest, repository)
-    options = RunOptions(base=manifest.base, publish=False)
+    options = RunOptions(base=manifest.base, publish=False, replay_of=manifest.run)
     now = Recording()
     journal.listen(now.on_event)
     run_until_signal(run_tasks([manifest.task], repository, settings, journal, options, ledger))
@@ -129,7 +134,7 @@ def _run(
     ledger: Ledger,
 ) -> None:
     settings, given_way = with_tier(_settings(invocation, repository))
-    for line in given_way:
+    for line in (*given_way, *filter(None, [why_elsewhere()])):
         journal.emit("notice", text=line)
     tasks = [_with_test(task, invocation.test) for task in _load(invocation, repository, sources)]
     options = RunOptions(apply=invocation.apply, skip_done=invocation.all_tasks)

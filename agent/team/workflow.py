@@ -47,6 +47,8 @@ class RunOptions:
     """The commit to start from; the last one when None."""
     publish: bool = True
     """Put an accepted commit on a branch of its own."""
+    replay_of: str = ""
+    """The run that is run again, if any."""
 
 
 class Engine:
@@ -122,7 +124,8 @@ async def run_tasks(
     """
     async with open_workspace(repository, new_run_name(), base=options.base) as workspace:
         waiting = await _not_done_yet(tasks, workspace)
-        for done in (task for task in tasks if task not in waiting and not options.skip_done):
+        told = not (options.skip_done or options.replay_of)
+        for done in (task for task in tasks if told and task not in waiting):
             text = f"{done.source}: a commit on a local branch did this already; it runs again."
             journal.emit("notice", text=text)
         tasks = waiting if options.skip_done else tasks
@@ -160,7 +163,9 @@ async def run_task(task: Task, session: Session) -> RunResult:
             stack.callback(journal.close)
             journal.emit("run_started", **_start_of(task, workspace))
             opened, graph = await session.engine.ready()
-            Manifest.of(task, settings, opened, workspace).write(folder)
+            Manifest.of(
+                task, settings, opened, workspace, replay_of=session.options.replay_of
+            ).write(folder)
             load = await stack.enter_async_context(watch_load(opened.backend, journal))
             context = await prepare(
                 task, settings, journal, opened.backend, workspace, record.totals

@@ -14,7 +14,7 @@ from typing import Literal
 import httpx
 import pytest
 from fakes.ollama_server import MODEL, FakeOllama, ThinkingChat
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from servers import RealServer
 
 from agent.core.backend_manager import Backend, Progress, Request, get_backend
@@ -31,12 +31,15 @@ def ask(volatile: str = "", *, tokens: int = 16, seed: int = 1, heat: float = 0.
     return Request(prompt=prompt, sampling=CODING.with_seed(seed).warmer(heat), max_tokens=tokens)
 
 
-@pytest.fixture(params=["llamacpp", "ollama"])
+@pytest.fixture(params=["llamacpp", "portable", "ollama"])
 async def backend(
-    request: pytest.FixtureRequest, real_server: RealServer
+    request: pytest.FixtureRequest, real_server: RealServer, portable_server: RealServer | None
 ) -> AsyncIterator[Backend]:
-    if request.param == "llamacpp":
-        async with get_backend(real_server.settings) as opened:
+    if request.param != "ollama":
+        serving = real_server if request.param == "llamacpp" else portable_server
+        if serving is None:
+            pytest.skip("xllamacpp is not installed: pip install -e '.[portable]'")
+        async with get_backend(serving.settings) as opened:
             yield opened.backend
         return
     async with (
@@ -101,6 +104,8 @@ async def test_progress_comes_in_order(backend: Backend) -> None:
 
 
 class Verdict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     verdict: Literal["accept", "revise"]
     score: int = Field(ge=0, le=9)
     words: list[Literal["clear", "short", "wrong"]] = Field(max_length=2)

@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from agent.core import llamacpp_candidates
+
 _FAKES = Path(__file__).parent.parent / "fakes"
 
 
@@ -20,6 +22,16 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """This machine offers no llama-server: none on PATH, no wheel, none installed, no xllamacpp."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr(llamacpp_candidates, "_WHEEL", "no_such_wheel")
+    monkeypatch.setattr(llamacpp_candidates, "_LIBRARY", "no_such_library")
 
 
 @pytest.fixture

@@ -200,3 +200,22 @@ def test_the_users_tools_come_first_and_ours_last() -> None:
     folders = made["PATH"].split(os.pathsep)
     assert folders == ["/repo/.venv/bin", "/venv/bin", "/a", "/b", str(Path(sys.executable).parent)]
     assert made["LC_ALL"] == "C"
+
+
+async def test_our_own_pytest_loads_no_plugin_that_came_with_our_dependencies(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "test_a.py").write_text("def test_a(): pass\n")
+    result = await run_command(["pytest", "--trace-config"], cwd=tmp_path, timeout_s=60)
+    assert "1 passed" in result.output
+    assert "langsmith" not in result.output.replace("no:langsmith_plugin", "")
+    made = command_environment(environ={"PATH": str(tmp_path)}, tools=[tool_folder(tmp_path)])
+    assert "PYTEST_ADDOPTS" not in made  # the repository's own pytest has what it wants
+
+
+def tool_folder(folder: Path) -> Path:
+    tool = folder / "bin" / "pytest"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    return tool.parent

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.core import folders
-from agent.core.folders import cache_folder, private_folder
+from agent.core.errors import SettingsError
+from agent.core.folders import cache_folder, private_folder, why_elsewhere
 from agent.core.server_log import end_of, new_log
 
 
@@ -33,6 +34,7 @@ def test_a_cache_that_cannot_be_made(own_cache: Path, own_temporary_folder: Path
     assert folder.is_relative_to(own_temporary_folder)
     assert folder.parent.stat().st_mode & 0o077 == 0
     assert cache_folder("logs") == folder
+    assert str(folder.parent) in str(why_elsewhere())
 
 
 def test_a_foreign_folder_of_the_guessable_name(
@@ -42,7 +44,9 @@ def test_a_foreign_folder_of_the_guessable_name(
     (tmp_path / "theirs").mkdir()
     trap = own_temporary_folder / f"turbo-local-coder-{os.getuid()}"
     trap.symlink_to(tmp_path / "theirs")
-    assert not cache_folder("logs").is_relative_to(trap)
+    with pytest.raises(SettingsError, match="can be written") as refused:
+        cache_folder("logs")
+    assert "XDG_CACHE_HOME" in refused.value.fix
     assert not list((tmp_path / "theirs").iterdir())
 
 

@@ -16,14 +16,22 @@ def layout(argv: list[str], *, model: str = "m", build: str = "b") -> str:
 
 @pytest.mark.parametrize(
     "other",
-    ["--port 2", "--model /elsewhere/a.gguf", "--threads 8", "--ctx-size 9000", "--metrics"],
+    [
+        *("--port 2", "--model /elsewhere/a.gguf", "--threads 8", "--ctx-size 9000", "--metrics"),
+        *("--threads-batch 2", "--batch-size 512", "--ubatch-size 128", "--load-mode none"),
+        *("--fit off", "--mlock", "--no-mmap"),
+    ],
 )
 def test_what_leaves_the_cache_as_it_is(other: str) -> None:
     assert layout([*ARGV, *other.split()]) == layout(ARGV)
 
 
 @pytest.mark.parametrize(
-    "other", ["--cache-type-k q8_0", "--swa-full", "--flash-attn on", "--some-new-flag 1"]
+    "other",
+    [
+        *("--cache-type-k q8_0", "--cache-type-v q8_0", "--swa-full", "--flash-attn on"),
+        *("--no-kv-offload", "--split-mode row", "--some-new-flag 1"),
+    ],
 )
 def test_what_may_change_it(other: str) -> None:
     assert layout([*ARGV, *other.split()]) != layout(ARGV)

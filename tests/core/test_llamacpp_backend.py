@@ -338,7 +338,7 @@ async def test_json_is_constrained_and_checked() -> None:
             await backend.complete_json(ask(), Verdict)
         with pytest.raises(BadAnswer, match="cut off after 1 tokens"):
             await backend.complete_json(ask(), Verdict)
-        assert server.completions[0]["json_schema"] == Verdict.model_json_schema()
+        assert server.completions[0]["json_schema"].items() >= Verdict.model_json_schema().items()
 
 
 def attached(url: str, key: str | None = KEY) -> Settings:

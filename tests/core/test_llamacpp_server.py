@@ -19,10 +19,11 @@ import httpx
 import psutil
 import pytest
 
-from agent.core import llamacpp_server
+from agent.core import llamacpp_server, server_launching
 from agent.core.config import Settings, embedded_model
 from agent.core.errors import BinaryError, ModelError, ServerDied, ServerError
-from agent.core.llamacpp_server import LlamaCppServer, open_server
+from agent.core.llamacpp_server import LlamaCppServer
+from agent.core.server_launching import open_server
 
 Make = Callable[..., Path]
 HOLDER = Path(__file__).parent.parent / "fakes" / "hold_server.py"
@@ -150,7 +151,7 @@ async def test_late_names_log_and_way_out(
 async def test_deaths_while_starting(
     fake_server: Make, started: list[int], says: str, kind: str, reason: str, fix: str
 ) -> None:
-    settings = fake(fake_server("exits", says=says), llamacpp_port=llamacpp_server._free_port())
+    settings = fake(fake_server("exits", says=says), llamacpp_port=server_launching._free_port())
     with pytest.raises(ServerDied) as caught:
         async with open_server(settings):
             pass
@@ -245,10 +246,10 @@ async def test_a_taken_port_of_which_the_log_says_nothing(
 async def test_a_lost_port_is_chosen_again(
     started: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = llamacpp_server._free_port
+    free = server_launching._free_port
     with taken_port() as listener:
         ports = iter([listener.getsockname()[1], free()])
-        monkeypatch.setattr(llamacpp_server, "_free_port", lambda: next(ports))
+        monkeypatch.setattr(server_launching, "_free_port", lambda: next(ports))
         async with open_server(Settings()) as server:
             assert server.death() is None
     assert len(started) == 2
@@ -259,8 +260,8 @@ async def test_another_server_on_the_port_is_not_taken_for_ours(
 ) -> None:
     """It answers /health, but does not know our key; ours cannot bind and dies."""
     async with open_server(fake(fake_server("good"))) as other:
-        monkeypatch.setattr(llamacpp_server, "_PORT_TRIES", 1)
-        monkeypatch.setattr(llamacpp_server, "_free_port", lambda: other.plan.port)
+        monkeypatch.setattr(server_launching, "_PORT_TRIES", 1)
+        monkeypatch.setattr(server_launching, "_free_port", lambda: other.plan.port)
         with pytest.raises(ServerDied, match="port is taken"):
             async with open_server(Settings()):
                 pass

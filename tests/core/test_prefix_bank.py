@@ -125,3 +125,11 @@ def test_the_list_names_tokens_size_and_model(tmp_path: Path) -> None:
     (entry,) = saved_prefixes(tmp_path)
     assert (entry.tokens, entry.size, entry.model) == (2, 5, "a.gguf")
     assert abs(entry.used_at - time.time()) < 60
+
+
+def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+    name = save(bank(tmp_path), [1, 2, 3], b"state")
+    os.mkfifo(tmp_path / "fifo.json")
+    assert [entry.name for entry in saved_prefixes(tmp_path)] == [name]
+    prune(tmp_path, 0)
+    assert (tmp_path / "fifo.json").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -13,14 +14,15 @@ import pytest
 
 from agent.core.backend_manager import Reply, Request, Usage, get_backend
 from agent.core.config import Settings
+from agent.core.errors import ContextTooSmall
 from agent.core.folders import cache_folder
 from agent.core.llamacpp_backend import LlamaCppBackend
 from agent.core.llamacpp_client import LlamaCppClient
-from agent.core.llamacpp_server import open_server
 from agent.core.prefix_bank import PrefixBank, saved_prefixes
 from agent.core.prompt_encoder import Encoded, PromptEncoder
 from agent.core.prompts import Prompt
 from agent.core.sampling import CODING
+from agent.core.server_launching import open_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -129,6 +131,31 @@ async def test_the_next_server_finds_the_shared_part_computed() -> None:
     assert first.usage.cached == 0
     assert again.usage.cached >= shared - 2 > 500
     assert again.text == first.text
+
+
+@pytest.mark.usefixtures("own_cache")
+async def test_what_does_not_fit_is_refused_before_a_token_is_computed() -> None:
+    """Shared prefix, suffix and answer count together, to the token."""
+    async with rig() as own:
+        context = own.backend.context
+        short, longer = [len((await own.encode(filled(count))).ids) for count in (0, 100)]
+        fitting = filled(100 * (context - 40 - short) // (longer - short))
+        prompt = len((await own.encode(fitting)).ids)
+        answer = context - prompt
+        assert 0 < answer < 100
+        with pytest.raises(ContextTooSmall) as caught:
+            await own.backend.complete(replace(fitting, max_tokens=answer + 1))
+        assert not saved_prefixes(own.bank.folder)
+        reply = await own.backend.complete(replace(fitting, max_tokens=answer))
+    told = [int(number) for number in re.findall(r"\d+", caught.value.message)]
+    assert told == [prompt, answer + 1, context]
+    assert f"Raise LLAMACPP_CONTEXT_SIZE to at least {context + 1}" in caught.value.fix
+    assert reply.text
+    assert reply.usage.cached == 0, "the refused one was read"
+
+
+def filled(count: int) -> Request:
+    return ask("coder", "Write f. " + "More is to be said. " * count)
 
 
 @pytest.mark.usefixtures("own_cache")

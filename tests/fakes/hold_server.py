@@ -7,7 +7,7 @@ import json
 import sys
 
 from agent.core.config import load_settings
-from agent.core.llamacpp_server import open_server
+from agent.core.server_launching import open_server
 
 
 async def main() -> None:

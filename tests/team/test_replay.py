@@ -12,17 +12,22 @@ from team.conftest import Outcome, git, run_turbo
 from agent.team.replay import Recording, Replay
 
 
-def events(*answers: tuple[str, int | None, str, str], cancelled: int | None = None) -> Recording:
+def events(
+    *answers: tuple[str, int | None, str, str], cancelled: int | None = None, status: str = ""
+) -> Recording:
     recording = Recording()
     for role, candidate, prompt, answer in answers:
         data: dict[str, Any] = {"role": role, "candidate": candidate, "seed": 1}
         recording.on_event("answered", {**data, "prompt": prompt, "answer": answer})
     if cancelled is not None:
         recording.on_event("candidate_verified", {"candidate": cancelled, "status": "cancelled"})
+    if status:
+        recording.on_event("run_finished", {"status": status})
     return recording
 
 
 PLAN, CODE, OTHER = ("planner", None, "p", "a"), ("coder", 0, "p", "a"), ("coder", 1, "p", "a")
+STEP = ("coder", 0, "another step", "b")
 
 
 @pytest.mark.parametrize(
@@ -35,6 +40,9 @@ PLAN, CODE, OTHER = ("planner", None, "p", "a"), ("coder", 0, "p", "a"), ("coder
         (events(PLAN, CODE, OTHER), events(PLAN, CODE, cancelled=1), None),
         (events(PLAN, CODE, cancelled=1), events(PLAN, CODE, OTHER), None),
         (events(PLAN, CODE), events(PLAN, CODE, CODE), "sent only this time"),
+        (events(PLAN, CODE, STEP), events(PLAN, STEP, CODE), None),
+        (events(PLAN, status="interrupted"), events(PLAN, CODE), None),
+        (events(PLAN, CODE, STEP), events(PLAN, STEP, ("coder", 0, "q", "b")), "another prompt"),
     ],
 )
 def test_the_first_divergence_is_named(before: Recording, now: Recording, said: str | None) -> None:
@@ -44,6 +52,17 @@ def test_the_first_divergence_is_named(before: Recording, now: Recording, said: 
     else:
         assert said in str(replay)
         assert "request" in str(replay)
+
+
+TWO_FILES = """---
+title: Add two helpers
+files: [kit/lines.py, kit/shout.py]
+test: "true"
+candidates: 2
+---
+Add a function `join_lines(items)` to `kit/lines.py` that joins the items with newlines.
+Add a function `shout(text)` to `kit/shout.py` that converts text to uppercase.
+"""
 
 
 async def run_once(repository: Path, *options: str) -> tuple[Outcome, Path]:
@@ -65,6 +84,19 @@ async def test_a_strict_run_answers_the_same_again_and_makes_no_branch(repositor
     assert (again.last["event"], again.last["status"]) == ("run_finished", "accepted")
     assert again.named("run_started")[0]["base"] == first.named("run_started")[0]["base"]
     assert git(repository, "branch") == branches
+    once_more = await run_turbo("replay", "last", cwd=repository)  # of the first run, not of this
+    assert (once_more.exit_code, "first divergence: none" in once_more.out) == (0, True)
+
+
+async def test_steps_that_are_written_at_the_same_time_may_change_places(repository: Path) -> None:
+    (repository / "tasks" / "two.md").write_text(TWO_FILES)
+    first = await run_turbo(
+        "run", "--json", "--determinism", "strict", "tasks/two.md", cwd=repository
+    )
+    again = await run_turbo("replay", "last", cwd=repository)
+    assert again.exit_code == 0, again.out
+    count = len(first.named("answered"))
+    assert f"{count} of {count} answers are the same" in again.out
 
 
 async def test_a_run_that_went_another_way_is_told_apart(repository: Path) -> None:
@@ -95,3 +127,5 @@ async def test_what_cannot_be_replayed_says_why(repository: Path) -> None:
     without = await run_turbo("replay", folder.name[:-2], cwd=repository)
     assert without.exit_code == 2
     assert str(folder / "manifest.json") in without.err
+    several = await run_turbo("replay", "", cwd=repository)
+    assert several.err.startswith("turbo: There is no run ''")

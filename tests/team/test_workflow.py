@@ -446,7 +446,7 @@ async def test_the_same_plan_again_ends_the_run_with_the_first_reason(repository
     assert ended.exit_code == 1
     assert ended.last["status"] == "failed"
     assert ended.last["reason"].startswith("No candidate passed the tests after 1 round: ")
-    assert "tried already" in ended.last["reason"]
+    assert "led nowhere" in ended.last["reason"]
     assert branches(repository) == ["main"]
 
 

@@ -96,17 +96,17 @@ def run_task(server: Server, task: EvaluationTask, *, four: bool) -> Outcome:
     )
     plan = _plan(server, task, outcome)
     first = _code(server, task, change.instruction, outcome, "code")
-    outcome.code = _is_right(first, change)
+    outcome.code = is_right(first, change)
     if plan and outcome.plan_path:
         instruction = plan.steps[0].instruction
         outcome.plan_copied = instruction == change.instruction
         own = first if outcome.plan_copied else _code(server, task, instruction, outcome, "own")
-        outcome.strict = _is_right(own, change)
+        outcome.strict = is_right(own, change)
     if not _passes_visible(first, change):
         outcome.repaired = _repair(server, task, first, outcome)
     if four:
         outcome.any_of_four = any(
-            _is_right(_code(server, task, change.instruction, outcome, f"warm{seed}", seed), change)
+            is_right(_code(server, task, change.instruction, outcome, f"warm{seed}", seed), change)
             for seed in range(1, 5)
         )
     outcome.right_accepted = _review(server, task, change.after) == "accept"
@@ -157,7 +157,7 @@ def _repair(server: Server, task: EvaluationTask, first: str | None, outcome: Ou
     text = server.answer(prompt.messages)
     assert outcome.answers is not None
     outcome.answers |= {"evidence": evidence, "repair": text}
-    return _is_right(judge.parsed(text, change.path, content), change)
+    return is_right(judge.parsed(text, change.path, content), change)
 
 
 def _review(server: Server, task: EvaluationTask, after: str) -> str:
@@ -170,7 +170,8 @@ def _review(server: Server, task: EvaluationTask, after: str) -> str:
         return "unreadable"
 
 
-def _is_right(content: str | None, change: Change) -> bool:
+def is_right(content: str | None, change: Change) -> bool:
+    """Whether a changed file keeps what was there and passes the hidden asserts."""
     if content is None or not judge.keeps(content, change.before):
         return False
     return judge.passes(content, change.function.name, change.function.cases)
@@ -238,7 +239,7 @@ def add_team(
     for split in SPLITS:
         for task in draw_tasks(split, count, first):
             result = run_team(task.scene, binary, model)
-            right = result.accepted and _is_right(result.content, task.change)
+            right = result.accepted and is_right(result.content, task.change)
             by_key[split.value, task.number].team = right
 
 

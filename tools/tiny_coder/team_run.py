@@ -41,8 +41,8 @@ def run_team(scene: Scene, binary: Path, model: Path, *, candidates: int = 4) ->
     """Let the team do the scene's task; its tests are the visible cases only."""
     with tempfile.TemporaryDirectory() as folder:
         repository, task_file = Path(folder) / "repository", Path(folder) / "task.md"
-        _create_repository(repository, scene)
-        task_file.write_text(_task_file(scene), encoding="utf-8")
+        create_repository(repository, scene)
+        task_file.write_text(task_file_text(scene), encoding="utf-8")
         command = [
             sys.executable, "-m", "agent.team.workflow", "--json", "--repo", str(repository),
             "--model", str(model.resolve()), "--candidates", str(candidates), str(task_file),
@@ -56,7 +56,8 @@ def run_team(scene: Scene, binary: Path, model: Path, *, candidates: int = 4) ->
         return _result(finished.stdout, repository, scene.changes[0].path)
 
 
-def _create_repository(repository: Path, scene: Scene) -> None:
+def create_repository(repository: Path, scene: Scene) -> None:
+    """A git repository with what the scene shows, and the tests of its visible cases."""
     change = scene.changes[0]
     files = dict.fromkeys(scene.listing, "")
     files[test_path(change.path)] = test_file(change.function, change.path)
@@ -66,12 +67,13 @@ def _create_repository(repository: Path, scene: Scene) -> None:
     for path, content in files.items():
         (repository / path).parent.mkdir(parents=True, exist_ok=True)
         (repository / path).write_text(f"{content}\n" if content else "", encoding="utf-8")
-    _git(repository, "init", "--quiet", "--initial-branch", "main")
-    _git(repository, "add", "--all")
-    _git(repository, "commit", "--quiet", "--message", "start")
+    git(repository, "init", "--quiet", "--initial-branch", "main")
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message", "start")
 
 
-def _task_file(scene: Scene) -> str:
+def task_file_text(scene: Scene) -> str:
+    """The scene's task as a user would write it down."""
     lines = ["---", f"title: {json.dumps(scene.task.title)}"]
     if scene.files != "any":
         lines.append(f"files: {json.dumps(scene.files.split(', '))}")
@@ -86,12 +88,13 @@ def _result(output: str, repository: Path, path: str) -> TeamResult:
         if event.get("event") == "run_finished":
             content = None
             if event["status"] == "accepted":
-                content = _git(repository, "show", f"{event['commit']}:{path}")
+                content = git(repository, "show", f"{event['commit']}:{path}")
             return TeamResult(event["status"], content)
     return TeamResult("no result", None)
 
 
-def _git(repository: Path, *arguments: str) -> str:
+def git(repository: Path, *arguments: str) -> str:
+    """What a git command prints. Raises subprocess.CalledProcessError."""
     return subprocess.run(
         ["git", "-C", str(repository), *arguments],
         env={**os.environ, **_NOBODY},

@@ -1,0 +1,167 @@
+"""Examine everything that a run needs, each as a `Check` with the way out; `turbo doctor` shows it.
+
+The server is started as a run starts it, asked what a run asks of it, and ended. A check that fails
+stops only those that cannot be made without it, and these say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic
+
+from agent.core.backend_manager import get_backend
+from agent.core.config import Settings, cache_dir, embedded_model
+from agent.core.doctor_answers import (
+    check_context,
+    check_gpu,
+    check_restore,
+    check_schema,
+    check_server,
+    check_slots,
+)
+from agent.core.doctor_check import Check, failed, unchecked
+from agent.core.doctor_machine import (
+    check_cpu,
+    check_disk,
+    check_git,
+    check_memory,
+    check_sandbox,
+)
+from agent.core.doctor_parts import check_binary, check_devices, check_model
+from agent.core.errors import TurboError
+from agent.core.folders import cache_folder
+from agent.core.hardware import read_hardware
+from agent.core.kv_layout import layout_of
+from agent.core.llamacpp_backend import LlamaCppBackend
+from agent.core.llamacpp_server import LlamaCppServer
+from agent.core.model_digest import model_digest
+from agent.core.prefix_bank import PrefixBank
+from agent.core.server_launching import open_server, prepare
+
+_OURS = ("binary", "CPU", "memory", "devices", "model")
+"""What is ours to examine only where the server is."""
+_ANSWERS = ("context per slot", "slots", "schema probe")
+_LOADED = ("layers and buffers", "restore probe")
+
+
+async def examine(settings: Settings, *, repository: Path | None) -> tuple[Check, ...]:
+    """All checks, in the order in which they are shown. `repository` is where tasks would be run;
+    None: outside of any."""
+    elsewhere = _elsewhere(settings)
+    if elsewhere:
+        engine = [*unchecked(_OURS, f"{elsewhere} is set"), *await _attached(settings, elsewhere)]
+    else:
+        engine = await _own(settings)
+    places = {"cache": cache_dir(), "repository": repository or Path.cwd()}
+    return (
+        *engine,
+        await check_sandbox(),
+        await check_git(),
+        *(check_disk(name, path) for name, path in places.items()),
+    )
+
+
+def _elsewhere(settings: Settings) -> str:
+    """The setting by which somebody else's server is used; empty when ours is."""
+    if settings.backend == "ollama":
+        return "BACKEND=ollama"
+    return "LLAMACPP_URL" if settings.llamacpp_url is not None else ""
+
+
+async def _own(settings: Settings) -> list[Check]:
+    """A server of ours."""
+    path = (settings.llamacpp_model_path or embedded_model()).expanduser().absolute()
+    binary, checked_binary = await asyncio.to_thread(check_binary, settings)
+    info, checked_model = await asyncio.to_thread(check_model, settings, path)
+    hardware = read_hardware()
+    checks = [checked_binary, check_cpu(hardware)]
+    if binary is None or info is None:
+        lacking = "no binary runs here" if binary is None else "the model cannot be used"
+        checks += unchecked(("memory",), lacking)
+        if binary is None:
+            checks += unchecked(("devices",), lacking)
+        else:
+            checks.append(await check_devices(settings, info, binary, hardware))
+        return [*checks, checked_model, *_not_served(lacking)]
+    try:
+        prepared = await prepare(settings)
+    except TurboError as error:  # contradicting settings, or a GPU that must be there
+        checks += unchecked(("memory",), "nothing can be started")
+        checks.append(await check_devices(settings, info, binary, hardware))
+        return [*checks, checked_model, failed("server", error), *_not_served("", server=False)]
+    checks.append(check_memory(prepared))
+    checks.append(await check_devices(settings, info, binary, prepared.basis.hardware))
+    return [*checks, checked_model, *await _served(settings)]
+
+
+def _not_served(reason: str, *, server: bool = True) -> list[Check]:
+    names = ("server",) if server else ()
+    return unchecked((*names, *_LOADED, *_ANSWERS), reason or "no server runs")
+
+
+async def _served(settings: Settings) -> list[Check]:
+    """Start the server and ask it; it has ended when this returns."""
+    begin = monotonic()
+    notices: list[str] = []
+    checks: list[Check] = []
+    try:
+        async with open_server(settings, notice=notices.append) as server:
+            seconds = monotonic() - begin
+            checks.append(check_server(server, seconds, notices))
+            checks.append(check_gpu(server))
+            async with _backend_on(settings, server) as backend:
+                saves = settings.prefix_bank_max_mb > 0 and server.plan.slot_dir is not None
+                checks.append(check_restore(backend.restore if saves else None))
+                checks.append(check_context(backend))
+                checks.append(check_slots(backend))
+                checks.append(await check_schema(backend))
+    except TurboError as error:
+        if not checks:
+            return [failed("server", error), *_not_served("", server=False)]
+        checks[0] = failed("server", error)
+        done = {x.name for x in checks}
+        rest = [x for x in (*_LOADED, *_ANSWERS) if x not in done]
+        return [*checks, *unchecked(rest, "the server failed")]
+    return checks
+
+
+@asynccontextmanager
+async def _backend_on(settings: Settings, server: LlamaCppServer) -> AsyncIterator[LlamaCppBackend]:
+    bank = None
+    if server.plan.slot_dir is not None:
+        digest = await asyncio.to_thread(model_digest, server.model, cache_folder("digests"))
+        layout = layout_of(server.plan.argv, model=digest, build=server.plan.stamp)
+        most = settings.prefix_bank_max_mb << 20
+        bank = PrefixBank(
+            server.plan.slot_dir, layout=layout, model=server.model.name, max_bytes=most
+        )
+    async with LlamaCppBackend(
+        server.url,
+        api_key=server.api_key,
+        stall_timeout_s=settings.request_timeout_s,
+        bank=bank,
+    ) as backend:
+        yield backend
+
+
+async def _attached(settings: Settings, setting: str) -> list[Check]:
+    """Somebody else's server, which goes on afterwards."""
+    checks: list[Check] = []
+    notices: list[str] = []
+    try:
+        async with get_backend(settings, notice=notices.append) as opened:
+            backend = opened.backend
+            details = {"notes": notices}
+            checks.append(
+                Check(name="server", state="ok", found=opened.description, details=details)
+            )
+            checks += unchecked(_LOADED, f"{setting} is set")
+            checks.append(check_context(backend))
+            checks.append(check_slots(backend))
+            checks.append(await check_schema(backend))
+    except TurboError as error:
+        return [failed("server", error), *_not_served("", server=False)]
+    return checks
