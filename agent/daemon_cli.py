@@ -169,12 +169,11 @@ def _shown(found: DaemonStatus) -> str:
     rows = [("daemon", f"{found.state}, pid {found.pid}, up {_duration(found.uptime_s)}")]
     if found.server_pid is not None:
         restarts = f", started again {found.restarts} times" if found.restarts else ""
-        busy = "unknown" if found.busy_slots is None else found.busy_slots
         rows += [
             ("server", f"llama-server {found.build}, pid {found.server_pid}{restarts}"),
             ("address", found.url),
             ("model", found.model),
-            ("slots", f"{found.slots} x {found.context} tokens, busy: {busy}"),
+            ("slots", f"{found.slots} x {found.context} tokens, busy: {found.busy_slots}"),
             ("log", str(found.log)),
         ]
     sleep = f"after {_duration(found.sleep_idle_s)} idle" if found.sleep_idle_s else "never"

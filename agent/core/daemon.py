@@ -51,7 +51,6 @@ async def serve(
             version=agent.__version__,
             supervisor=ProcessId.ours(),
             since=time.time(),
-            sleep_idle_s=sleep_idle_s,
         )
         record.write()
         end_left_over(say)
@@ -59,19 +58,23 @@ async def serve(
         async with open_server(
             settings, notice=say, log_dir=log_folder(), sleep_idle_s=sleep_idle_s
         ) as server:
-            await _keep(server, settings, record, say)
+            serving = await _look_at(server, settings, sleep_idle_s)
+            wish = await asyncio.to_thread(wish_of, settings)
+            record = record.model_copy(update={"wish": wish})
+            await _keep(server, settings.llamacpp_start_timeout_s, record, serving, say)
 
 
 async def _keep(
-    server: LlamaCppServer, settings: Settings, record: DaemonRecord, say: Callable[[str], None]
+    server: LlamaCppServer,
+    timeout_s: float,
+    record: DaemonRecord,
+    serving: Serving,
+    say: Callable[[str], None],
 ) -> None:
-    wish = await asyncio.to_thread(wish_of, settings)
-    serving = await _look_at(server, settings)
-    record = record.model_copy(update={"wish": wish, "serving": serving})
-    record.write()
+    """Offer the server to runs, and start it again whenever it ends."""
+    record.model_copy(update={"serving": serving}).write()
     say(f"{server.description} serves {server.model.name} at {server.url} (pid {server.pid}).")
-    patience_s = settings.llamacpp_start_timeout_s
-    async with ServerKeeper(server, timeout_s=patience_s, on_restart=say) as keeper:
+    async with ServerKeeper(server, timeout_s=timeout_s, on_restart=say) as keeper:
         while True:
             life, began = await keeper.ready(), time.monotonic()
             reason = (await keeper.server.watch()).partition("\n")[0]
@@ -86,12 +89,11 @@ async def _keep(
                     "log": keeper.server.log,
                 }
             )
-            record = record.model_copy(update={"serving": serving})
-            record.write()
+            record.model_copy(update={"serving": serving}).write()
             say(f"Started it again (pid {keeper.server.pid}).")
 
 
-async def _look_at(server: LlamaCppServer, settings: Settings) -> Serving:
+async def _look_at(server: LlamaCppServer, settings: Settings, sleep_idle_s: int | None) -> Serving:
     """Find out all that a run has to know; the server is still ours alone."""
     digest = await asyncio.to_thread(model_digest, server.model, cache_folder("digests"))
     bank = bank_of(settings, server, digest)
@@ -117,6 +119,7 @@ async def _look_at(server: LlamaCppServer, settings: Settings) -> Serving:
         model_sha256=digest,
         slots=served.slots,
         context=served.context,
+        sleep_idle_s=sleep_idle_s,
         slot_dir=bank.folder if bank else None,
         layout=bank.layout if bank else "",
         restore=restore,

@@ -136,11 +136,16 @@ def _already(record: DaemonRecord, settings: Settings, sleep_idle_min: float | N
     while record.serving is None and time.monotonic() < give_up_at:
         time.sleep(_PAUSE_S)
         record = find_daemon() or record
-    differ = differences(record.wish, wish_of(settings)) if record.serving else []
     if record.version != agent.__version__:
         differ = [f"it is of turbo {record.version}"]
-    if sleep_idle_min is not None and record.sleep_idle_s != sleep_seconds(sleep_idle_min):
-        differ.append(f"--sleep-idle is {record.sleep_idle_s or 'not set'} there (seconds)")
+    elif record.serving is None:
+        differ = ["it still loads its model"]
+    else:
+        differ = differences(record.wish, wish_of(settings))
+        idle_s = record.serving.sleep_idle_s
+        if sleep_idle_min is not None and idle_s != sleep_seconds(sleep_idle_min):
+            minutes = "not set" if idle_s is None else f"{idle_s / 60:g}"
+            differ.append(f"--sleep-idle is {minutes} there and {sleep_idle_min:g} here")
     if differ:
         raise UsageError(
             f"A daemon runs already (pid {record.supervisor.pid}), and it is another one: "

@@ -39,6 +39,7 @@ class DaemonKeeper:
         self._timeout_s = timeout_s
         self._on_restart = on_restart
         self._lives = 1
+        self._used_at = time.monotonic()
         self._in_a_row = 0
         self._reviving: asyncio.Task[None] | None = None
 
@@ -64,12 +65,15 @@ class DaemonKeeper:
     def answered(self) -> None:
         """See `Keeper.answered`."""
         self._in_a_row = 0
+        self._used_at = time.monotonic()
 
     async def ready(self) -> int:
         """See `Keeper.ready`."""
         if self._reviving is not None:
             await asyncio.wait({self._reviving})
-        self._look()
+        if not self._look() and self._may_have_slept():
+            self._lives += 1  # it woke with empty slots, as if it had been started again
+        self._used_at = time.monotonic()
         return self._lives
 
     async def revive(self, life: int, error: EngineError) -> None:
@@ -116,6 +120,10 @@ class DaemonKeeper:
                     fix="`turbo server restart --force` starts both again.",
                 )
             await asyncio.sleep(_PAUSE_S)
+
+    def _may_have_slept(self) -> bool:
+        idle_s = self._serving.sleep_idle_s
+        return idle_s is not None and time.monotonic() - self._used_at >= idle_s
 
     def _look(self, reason: str = "") -> bool:
         """Whether another server has taken the place of the one of now."""

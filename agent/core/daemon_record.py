@@ -53,6 +53,8 @@ class Serving(BaseModel):
     slots: int
     context: int
     """Tokens of one slot, as served."""
+    sleep_idle_s: int | None
+    """Seconds without a request after which the server gives its memory back."""
     slot_dir: Path | None
     """Where the server saves slots."""
     layout: str
@@ -74,8 +76,6 @@ class DaemonRecord(BaseModel):
     """Seconds since the epoch."""
     wish: dict[str, str] = {}
     """What was asked for when it was started; see `daemon_wish`."""
-    sleep_idle_s: int | None = None
-    """Seconds without a request after which the server gives its memory back."""
     serving: Serving | None = None
     """None while the first server loads."""
 

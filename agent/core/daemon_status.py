@@ -10,10 +10,13 @@ from typing import Any, Literal
 import httpx
 
 from agent.core.daemon_record import DaemonRecord, Serving, users_of_the_daemon
+from agent.core.folders import cache_folder
+from agent.core.held_file import is_held
+from agent.core.slot_locks import SlotLocks
 
 State = Literal["loading", "ready", "asleep", "silent"]
 _TIMEOUT_S = 2.0
-"""Both questions are answered between two batches."""
+"""Also a server that decodes answers at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,7 @@ class DaemonStatus:
     uptime_s: float
     users: list[int]
     """The pids of runs that use it."""
-    sleep_idle_s: int | None
+    sleep_idle_s: int | None = None
     memory: int = 0
     """Bytes of memory of daemon and server."""
     server_pid: int | None = None
@@ -37,8 +40,8 @@ class DaemonStatus:
     build: str = ""
     model: str = ""
     slots: int = 0
-    busy_slots: int | None = None
-    """None where the server does not tell."""
+    busy_slots: int = 0
+    """Slots that runs have locked. Asking the server would keep it from its sleep."""
     context: int = 0
     """Tokens of one slot."""
     log: Path | None = None
@@ -55,14 +58,14 @@ def status_of(record: DaemonRecord) -> DaemonStatus:
         "pid": record.supervisor.pid,
         "uptime_s": round(time.time() - record.since, 1),
         "users": users_of_the_daemon(),
-        "sleep_idle_s": record.sleep_idle_s,
     }
     memory = record.supervisor.memory()
     if serving is None:
         return DaemonStatus(state="loading", memory=memory, **common)
-    state, busy = _ask(serving)
+    locks = SlotLocks(cache_folder("slots", private=True), serving.url)
+    busy = sum(is_held(locks.path(slot)) for slot in range(serving.slots))
     return DaemonStatus(
-        state=state,
+        state=_ask(serving),
         memory=memory + serving.process.memory(),
         server_pid=serving.process.pid,
         restarts=serving.starts - 1,
@@ -72,30 +75,26 @@ def status_of(record: DaemonRecord) -> DaemonStatus:
         slots=serving.slots,
         busy_slots=busy,
         context=serving.context,
+        sleep_idle_s=serving.sleep_idle_s,
         log=serving.log,
         **common,
     )
 
 
-def _ask(serving: Serving) -> tuple[State, int | None]:
-    """The state of the server and its busy slots. /slots would wake it."""
+def _ask(serving: Serving) -> State:
+    """The state of the server, by the one question that neither wakes it nor keeps it awake."""
     if not serving.process.lives():
-        return "loading", None
-    headers = {"Authorization": f"Bearer {serving.api_key}"}
+        return "loading"
     try:
-        with httpx.Client(
-            base_url=serving.url,
-            headers=headers,
+        reply = httpx.get(
+            f"{serving.url}/props",
+            headers={"Authorization": f"Bearer {serving.api_key}"},
             timeout=_TIMEOUT_S,
             trust_env=False,
             verify=serving.url.startswith("https:"),
-        ) as client:
-            props = client.get("/props")
-            if props.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-                return "loading", None
-            if props.json().get("is_sleeping"):
-                return "asleep", 0
-            slots = client.get("/slots").json()
-            return "ready", sum(bool(slot["is_processing"]) for slot in slots)
-    except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
-        return "silent", None
+        )
+        if reply.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            return "loading"
+        return "asleep" if reply.json().get("is_sleeping") else "ready"
+    except (httpx.HTTPError, ValueError, AttributeError):
+        return "silent"

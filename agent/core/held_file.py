@@ -75,18 +75,18 @@ def held_notes(folder: Path, kind: str) -> list[str]:
     """The notes of all who live."""
     found = []
     for path in _notes(folder, kind):
-        with contextlib.suppress(OSError, UnicodeDecodeError):
+        with contextlib.suppress(OSError):
             if is_held(path):
-                found.append(path.read_text(encoding="utf-8"))
+                found.append(path.read_text(encoding="utf-8", errors="replace"))
     return found
 
 
 def take_abandoned(folder: Path, kind: str) -> Iterator[str]:
     """The notes of those who ended without removing them; each is removed once it was seen to."""
     for path in _notes(folder, kind):
-        with contextlib.suppress(OSError, UnicodeDecodeError), hold(path, patience_s=0) as ours:
+        with contextlib.suppress(OSError), hold(path, patience_s=0) as ours:
             if ours:
-                yield path.read_text(encoding="utf-8")
+                yield path.read_text(encoding="utf-8", errors="replace")
                 path.unlink(missing_ok=True)
 
 

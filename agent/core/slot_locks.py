@@ -41,8 +41,7 @@ class SlotLocks:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             # Opened anew each time: a file that was removed meanwhile locks nobody out.
-            path = self._folder / f"slot-{self._server}-{slot}.lock"
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            handle = os.open(self.path(slot), os.O_RDWR | os.O_CREAT, 0o600)
         except OSError:
             return True
         try:
@@ -76,6 +75,10 @@ class SlotLocks:
         handle = self._handles.pop(slot, None)
         if handle is not None:
             os.close(handle)
+
+    def path(self, slot: int) -> Path:
+        """The file that is locked for a slot; it may not exist yet."""
+        return self._folder / f"slot-{self._server}-{slot}.lock"
 
     def close(self) -> None:
         """Unlock all slots."""

@@ -1,0 +1,254 @@
+"""Runs on the daemon: which use it, that they share it, and that they outlive its server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from daemons import Daemons, daemons
+from team.conftest import run_turbo
+
+from agent.core.backend_manager import Backend, Opened, Progress, Reply, Request, get_backend
+from agent.core.config import Settings
+from agent.core.daemon_record import Serving, users_of_the_daemon
+from agent.core.errors import ServerError
+from agent.core.prompts import Prompt
+from agent.core.sampling import CODING
+
+SHARED = "".join(f"def helper_{number}(value):\n    return value\n" for number in range(40))
+
+
+def ask(name: str, tokens: int = 60) -> Request:
+    prompt = Prompt("You write code.", SHARED, "# Role: coder\n", f"Write {name}.")
+    return Request(prompt=prompt, sampling=CODING, max_tokens=tokens)
+
+
+async def reply_during(backend: Backend, act: Callable[[], None], request: Request) -> Reply:
+    """The reply to a request during which `act` is called once."""
+    acted = False
+
+    def watch(progress: Progress) -> None:
+        nonlocal acted
+        if progress.phase == "decode" and not acted:
+            acted = True
+            act()
+
+    return await backend.complete(request, watch)
+
+
+@pytest.fixture
+def own(own_cache: Path, tmp_path: Path) -> Iterator[Daemons]:
+    with daemons(own_cache, tmp_path) as found:
+        yield found
+
+
+@asynccontextmanager
+async def opened(**settings: object) -> AsyncIterator[tuple[Opened, list[str], list[str]]]:
+    """A backend, the notices, and why the server was started again."""
+    notices: list[str] = []
+    restarts: list[str] = []
+    async with get_backend(
+        Settings(**settings),  # type: ignore[arg-type]
+        notice=notices.append,
+        on_restart=restarts.append,
+    ) as found:
+        yield found, notices, restarts
+
+
+def kill(serving: Serving, signum: signal.Signals = signal.SIGKILL) -> None:
+    os.kill(serving.process.pid, signum)
+
+
+async def test_the_demo_runs_on_it_and_leaves_it_running(own: Daemons, tmp_path: Path) -> None:
+    own.started()
+    runs = [await run_turbo("run", "--json", cwd=tmp_path) for _ in range(2)]
+    assert [run.exit_code for run in runs] == [0, 0], runs[0].err
+    for run in runs:
+        assert "of the daemon" in run.named("server_ready")[0]["description"]
+        assert run.named("cache_miss") == []
+    assert runs[0].named("plan_ready") == runs[1].named("plan_ready")
+    assert runs[1].last["tokens"]["computed"] < runs[0].last["tokens"]["computed"]
+    servers = [x for x in own.processes() if "llama-server" in x.name()]
+    assert [x.pid for x in servers] == [own.serving.process.pid]
+    assert own.status()["users"] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"llamacpp_parallel": 2}, "LLAMACPP_PARALLEL is 4 there and 2 here"),
+        ({"turbo_determinism": "strict"}, "nobody else uses"),
+    ],
+)
+async def test_a_run_that_asks_for_something_else_says_so_and_has_its_own(
+    own: Daemons, settings: dict[str, object], reason: str
+) -> None:
+    own.started()
+    async with opened(**settings) as (found, notices, _):
+        assert "of the daemon" not in found.description
+        assert users_of_the_daemon() == []
+        reply = await found.backend.complete(ask("a"))
+    assert reply.usage.predicted > 0
+    assert sum("The daemon" in line and reason in line for line in notices) == 1
+
+
+async def test_its_own_server_does_not_want_the_port_of_the_daemon(own: Daemons) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own.started(LLAMACPP_PORT=str(port))
+    async with opened(llamacpp_port=port) as (found, _, _):
+        assert "of the daemon" in found.description
+    async with opened(llamacpp_port=port, llamacpp_parallel=2) as (found, _, _):
+        assert found.backend.slots == 2
+
+
+async def test_without_a_daemon_nothing_is_said_of_one(own: Daemons) -> None:
+    async with opened() as (found, notices, _):
+        assert "of the daemon" not in found.description
+    assert not any("The daemon" in line for line in notices)
+
+
+async def test_two_runs_share_its_slots_and_what_was_saved(own: Daemons) -> None:
+    own.started()
+    serving = own.serving
+    deferred: list[int] = []
+    done = asyncio.Event()
+
+    async def watch() -> None:
+        key = {"Authorization": f"Bearer {serving.api_key}"}
+        async with httpx.AsyncClient(base_url=serving.url, headers=key) as client:
+            while not done.is_set():
+                lines = (await client.get("/metrics")).text.splitlines()
+                deferred.extend(
+                    int(x.split()[-1]) for x in lines if x.startswith("llamacpp:requests_deferred")
+                )
+                await asyncio.sleep(0.005)
+
+    async with AsyncExitStack() as stack:
+        backends = [(await stack.enter_async_context(opened()))[0].backend for _ in range(2)]
+        watching = asyncio.create_task(watch())
+        replies = await asyncio.gather(
+            *(backend.complete(ask(f"{x}", 100)) for x in range(8) for backend in backends)
+        )
+        done.set()
+        await watching
+    assert len(deferred) > 10
+    assert max(deferred) == 0
+    assert not any(reply.miss for reply in replies)
+    asked = sum(reply.usage.prompt for reply in replies)
+    assert sum(reply.usage.computed for reply in replies) < asked / 2
+    async with opened() as (found, _, _):
+        assert (await found.backend.complete(ask("later"))).usage.cached > 400
+
+
+async def test_it_is_not_stopped_under_a_run(own: Daemons) -> None:
+    own.started()
+    async with opened() as (found, _, _):
+        assert own.status()["users"] == [os.getpid()]
+        for words in (("stop",), ("restart",)):
+            said = own.server(*words)
+            assert said.code == 2
+            assert str(os.getpid()) in said.err
+            assert "--force" in said.err
+        assert (await found.backend.complete(ask("a"))).usage.predicted > 0
+        assert own.server("stop", "--force").code == 0
+        with pytest.raises(ServerError, match="daemon ended") as failed:
+            await found.backend.complete(ask("b"))
+        assert "turbo server start" in failed.value.fix
+    assert own.processes() == []
+
+
+async def test_a_run_outlives_the_server(own: Daemons) -> None:
+    own.started()
+    async with opened() as (found, _, restarts):
+        undisturbed = await found.backend.complete(ask("a"))
+        first = own.serving
+        replies = await asyncio.gather(
+            reply_during(found.backend, lambda: kill(first), ask("a", 60)),
+            found.backend.complete(ask("b", 200)),
+        )
+        assert own.serving.starts == 2
+    assert replies[0].text == undisturbed.text
+    assert replies[0].usage.cached > 400  # what was saved is restored, not computed again
+    assert len(restarts) == 1
+    assert not any(reply.miss for reply in replies)
+
+
+async def test_one_that_died_between_two_requests_is_no_surprise(own: Daemons) -> None:
+    own.started()
+    async with opened() as (found, _, restarts):
+        await found.backend.complete(ask("a"))
+        kill(own.serving)
+        while own.serving.starts == 1:
+            await asyncio.sleep(0.02)
+        reply = await found.backend.complete(ask("b"))
+    assert reply.miss is None
+    assert len(restarts) == 1
+    assert "SIGKILL" in restarts[0]
+
+
+async def test_one_that_hangs_is_replaced_once_for_all_runs(own: Daemons) -> None:
+    own.started()
+    async with AsyncExitStack() as stack:
+        runs = [await stack.enter_async_context(opened(request_timeout_s=1.5)) for _ in range(2)]
+        first = own.serving
+        replies = await asyncio.gather(
+            reply_during(runs[0][0].backend, lambda: kill(first, signal.SIGSTOP), ask("a", 300)),
+            runs[1][0].backend.complete(ask("b", 300)),
+        )
+        assert own.serving.starts == 2
+    assert all(reply.usage.predicted > 0 for reply in replies)
+    assert [len(restarts) for _, _, restarts in runs] == [1, 1]
+
+
+async def test_a_killed_daemon_fails_the_run_with_a_way_out(own: Daemons) -> None:
+    record = own.started()
+    async with opened() as (found, _, _):
+        with pytest.raises(ServerError, match="daemon ended") as failed:
+            await reply_during(
+                found.backend,
+                lambda: os.kill(record.supervisor.pid, signal.SIGKILL),
+                ask("a", 300),
+            )
+    assert failed.value.exit_code == 3
+
+
+async def test_a_request_that_kills_every_server_is_given_up(own: Daemons) -> None:
+    async def kill_every_server() -> None:
+        while True:
+            for process in own.processes():
+                with contextlib.suppress(Exception):
+                    if "llama-server" in process.name():
+                        process.kill()
+            await asyncio.sleep(0.005)
+
+    own.started()
+    async with opened() as (found, _, _):
+        killing = asyncio.create_task(kill_every_server())
+        with pytest.raises(ServerError):
+            await found.backend.complete(ask("a", 300))
+        killing.cancel()
+
+
+async def test_a_run_wakes_a_server_that_sleeps(own: Daemons) -> None:
+    own.started("--sleep-idle", "0.01")
+    while own.status()["state"] != "asleep":
+        await asyncio.sleep(0.1)
+    async with opened() as (found, _, restarts):
+        first = await found.backend.complete(ask("a"))
+        while own.status()["state"] != "asleep":
+            await asyncio.sleep(0.1)
+        again = await found.backend.complete(ask("a"))
+    assert again.text == first.text
+    assert again.usage.cached > 400  # what the slots held is gone, what was saved is not
+    assert again.miss is None
+    assert restarts == []
