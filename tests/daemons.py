@@ -98,6 +98,20 @@ class Daemons:
         found: dict[str, Any] = json.loads(self.server("status", "--json").out)
         return found
 
+    def servers(self) -> list[psutil.Process]:
+        """All llama-servers that live with this cache."""
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                if "llama-server" in process.name():
+                    found.append(process)
+        return found
+
+    def kill_servers(self) -> None:
+        for server in self.servers():
+            with contextlib.suppress(psutil.Error):
+                server.kill()
+
     def processes(self) -> list[psutil.Process]:
         """All that lives with this cache, but for this process."""
         found = []

@@ -14,6 +14,7 @@ from time import monotonic
 
 from agent.core.backend_manager import get_backend
 from agent.core.config import Settings, cache_dir, embedded_model
+from agent.core.daemon_joining import beside_the_daemon
 from agent.core.doctor_answers import (
     check_context,
     check_gpu,
@@ -108,7 +109,7 @@ async def _served(settings: Settings) -> list[Check]:
     notices: list[str] = []
     checks: list[Check] = []
     try:
-        async with open_server(settings, notice=notices.append) as server:
+        async with open_server(beside_the_daemon(settings), notice=notices.append) as server:
             seconds = monotonic() - begin
             checks.append(check_server(server, seconds, notices))
             checks.append(check_gpu(server))

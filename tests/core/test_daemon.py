@@ -81,8 +81,7 @@ def test_of_two_starters_one_starts(own: Daemons) -> None:
     said = [own.ended(process) for process in both]
     assert [each.code for each in said] == [0, 0], said
     assert sorted("already" in each.out for each in said) == [False, True]
-    servers = [x for x in own.processes() if "llama-server" in x.name()]
-    assert [x.pid for x in servers] == [own.serving.process.pid]
+    assert [x.pid for x in own.servers()] == [own.serving.process.pid]
 
 
 def test_a_killed_server_is_started_again(own: Daemons) -> None:
@@ -102,9 +101,7 @@ def test_a_server_that_keeps_dying_ends_the_daemon_with_a_reason(own: Daemons) -
     process = own.begin("server", "run")
     wait_until(lambda: find_daemon() is not None and find_daemon().serving is not None)  # type: ignore[union-attr]
     while process.poll() is None:
-        for each in own.processes():
-            if "llama-server" in each.name():
-                each.kill()
+        own.kill_servers()
     said = own.ended(process)
     assert said.code == 3
     assert "4 times in a row" in said.err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -76,8 +75,7 @@ async def test_the_demo_runs_on_it_and_leaves_it_running(own: Daemons, tmp_path:
         assert run.named("cache_miss") == []
     assert runs[0].named("plan_ready") == runs[1].named("plan_ready")
     assert runs[1].last["tokens"]["computed"] < runs[0].last["tokens"]["computed"]
-    servers = [x for x in own.processes() if "llama-server" in x.name()]
-    assert [x.pid for x in servers] == [own.serving.process.pid]
+    assert [x.pid for x in own.servers()] == [own.serving.process.pid]
     assert own.status()["users"] == []
 
 
@@ -225,10 +223,7 @@ async def test_a_killed_daemon_fails_the_run_with_a_way_out(own: Daemons) -> Non
 async def test_a_request_that_kills_every_server_is_given_up(own: Daemons) -> None:
     async def kill_every_server() -> None:
         while True:
-            for process in own.processes():
-                with contextlib.suppress(Exception):
-                    if "llama-server" in process.name():
-                        process.kill()
+            own.kill_servers()
             await asyncio.sleep(0.005)
 
     own.started()

@@ -13,18 +13,19 @@ from pathlib import Path
 import psutil
 
 from agent.core.config import Settings
-from agent.core.llamacpp_server import open_server
 from agent.core.process_id import ProcessId
+from agent.core.server_launching import open_server
 from agent.core.server_notes import end_left_over
 
 OWNER = """
 import asyncio, sys
 from agent.core import llamacpp_server
+from agent.core.server_launching import open_server
 from agent.core.config import Settings
 llamacpp_server.die_with_parent = lambda: None  # as on a system without PR_SET_PDEATHSIG
 
 async def main():
-    async with llamacpp_server.open_server(Settings()) as server:
+    async with open_server(Settings()) as server:
         print(server.pid, flush=True)
         await asyncio.sleep(60)
 
