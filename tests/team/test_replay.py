@@ -74,7 +74,8 @@ async def run_once(repository: Path, *options: str) -> tuple[Outcome, Path]:
 
 async def test_a_strict_run_answers_the_same_again_and_makes_no_branch(repository: Path) -> None:
     first, _ = await run_once(repository, "--determinism", "strict")
-    git(repository, "commit", "--quiet", "--allow-empty", "-m", "the user went on")
+    identity = ("-c", "user.name=user", "-c", "user.email=user@localhost")
+    git(repository, *identity, "commit", "--quiet", "--allow-empty", "-m", "the user went on")
     branches = git(repository, "branch")
     again = await run_turbo("replay", "--json", "last", cwd=repository)
     assert again.exit_code == 0, again.err
