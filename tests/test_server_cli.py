@@ -77,6 +77,34 @@ def test_a_binary_is_asked_for_its_flags_and_nothing_else(capfd: Capture, own_pl
     assert not set(refused) & set(shown["argv"])
 
 
+def test_graphics_of_the_profile_share_the_memory_whatever_they_are_called(
+    capfd: Capture, own_place: Path
+) -> None:
+    binary = own_place / "llama-server"
+    binary.write_text(
+        '#!/bin/sh\n[ "$1" = --list-devices ] && '
+        'echo "  Vulkan0: Some Graphics (8192 MiB, 8000 MiB free)"\n'
+        "for f in --model --host --port --ctx-size --parallel --threads --list-devices"
+        ' --n-gpu-layers; do\necho "$f X  text"; done\n'
+    )
+    binary.chmod(0o755)
+    chosen = f"LLAMACPP_BINARY_PATH={binary}\nLLAMACPP_PROFILE=vulkan-igpu\n"
+    (own_place / ".env").write_text(chosen)
+    shown = plan(capfd)
+    needed = shown["memory"]["needed"]
+    assert needed["device"] > 48 << 20
+    assert needed["memory"] > needed["device"]
+    assert shown["hardware"]["devices_share_memory"] is True
+
+
+def test_a_server_that_runs_already_is_not_ours_to_plan(
+    capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMACPP_URL", "http://127.0.0.1:1")
+    assert main(["server", "plan"]) == 0
+    assert "a run would use that server and start none" in capfd.readouterr().err
+
+
 def test_settings_of_the_repository_count(capfd: Capture, own_place: Path) -> None:
     (own_place / ".git").mkdir()
     (own_place / "turbo.toml").write_text("[llamacpp]\ncontext_size = 2048\n")
