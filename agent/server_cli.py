@@ -75,9 +75,11 @@ def plan(
         typer.echo(json.dumps(plan_as_object(prepared, made), indent=2))
         return
     show_plan(prepared, made)
-    if settings.llamacpp_url is not None:
-        sys.stderr.write("LLAMACPP_URL is set: runs use that server and start none of this.\n")
-    for note in (*prepared.notes, *made.notes):
+    notes = [*prepared.notes, *made.notes]
+    if settings.backend == "ollama" or settings.llamacpp_url is not None:
+        other = "BACKEND=ollama" if settings.backend == "ollama" else "LLAMACPP_URL is set"
+        notes.append(f"{other}: a run would use that server and start none.")
+    for note in notes:
         sys.stderr.write(f"{printable(note)}\n")
 
 

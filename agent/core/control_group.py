@@ -36,15 +36,19 @@ def memory_room(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> int | Non
         # Version 1 writes "no limit" as the largest number of pages.
         if limit.isdigit() and used.isdigit() and int(limit) < 1 << 60:
             # Pages of files that were read count as used, but give way when memory is asked for.
+            # Without that the model that ran before, still in the cache, would count twice.
             rooms.append(max(0, int(limit) - int(used) + _cached(group)))
     return min(rooms, default=None)
 
 
 def _cached(group: Path) -> int:
     amounts = dict(line.split(" ", 1) for line in _read(group / "memory.stat").splitlines())
-    # Version 1 counts the groups below only in the totals.
-    value = amounts.get("total_inactive_file", amounts.get("inactive_file", ""))
-    return int(value) if value.isdigit() else 0
+    size = 0
+    for name in ("inactive_file", "active_file"):
+        # Version 1 counts the groups below only in the totals.
+        value = amounts.get(f"total_{name}", amounts.get(name, ""))
+        size += int(value) if value.isdigit() else 0
+    return size
 
 
 def _groups(mount: Path, membership: Path, controller: str) -> Iterator[Path]:

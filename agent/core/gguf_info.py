@@ -106,6 +106,11 @@ def read_gguf(path: Path) -> GgufInfo:
     return _info(path, size, _size_of_parts(path) or size, header)
 
 
+def is_split(path: Path) -> bool:
+    """Whether the file is one of several parts, by its name."""
+    return _PART.match(path.name) is not None
+
+
 def available_models(folder: Path) -> tuple[Path, ...]:
     """GGUF files beside the one that was asked for, those of our model cache, the embedded one."""
     found = [*_models_in(folder), *_models_in(cache_dir() / "models"), embedded_model()]

@@ -242,7 +242,17 @@ def _computing(shape: Shape) -> int:
     )
     if not shape.flash_attention:
         attention += info.head_count * padded(shape.context)
-    return 4 * max(feed_forward, attention) * shape.ubatch + _masks(shape)
+    widest = max(4 * feed_forward * shape.ubatch, 4 * attention * shape.ubatch + _copies(shape))
+    return widest + _masks(shape)
+
+
+def _copies(shape: Shape) -> int:
+    """Flash attention reads no f32, so the cache of a layer is copied to f16, all slots of it."""
+    if not shape.flash_attention or not shape.info.block_count:
+        return 0
+    pairs = zip((shape.cache_type_k, shape.cache_type_v), shape.info.key_values, strict=True)
+    elements = sum(count for kind, count in pairs if kind == "f32") // shape.info.block_count
+    return 2 * elements * padded(shape.context) * shape.slots
 
 
 def _masks(shape: Shape) -> int:

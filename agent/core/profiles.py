@@ -50,7 +50,7 @@ _PROFILES: Mapping[ProfileName, Mapping[str, Wish]] = {
             value="mlock", why="weights are in memory before the first request, and stay there"
         ),
         "llamacpp_batch_size": Wish(
-            value=512, why="a long prompt holds up those who write for a shorter time"
+            value=512, why="a long prompt holds up those who write for a quarter of the time"
         ),
         "llamacpp_cache_type_k": Wish(value="f16", why="nothing to convert for each token"),
         "llamacpp_cache_type_v": Wish(value="f16", why="nothing to convert for each token"),

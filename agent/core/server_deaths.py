@@ -77,6 +77,23 @@ _LINES: tuple[tuple[str, Death], ...] = (
         )
     ),
     (
+        "that cannot run the operation",
+        Death(
+            kind="memory",
+            reason="has a buffer that is too large for its device",
+            fix=_MEMORY_FIX,
+        ),
+    ),
+    (
+        "what():  Resource temporarily unavailable",
+        Death(
+            kind="memory",
+            reason="could not start a thread",
+            fix="Raise the limits of this shell (ulimit -v, ulimit -u), or lower "
+            "LLAMACPP_PARALLEL: each slot takes threads.",
+        ),
+    ),
+    (
         "model is corrupted or incomplete",
         Death(
             kind="model",

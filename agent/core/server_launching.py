@@ -20,10 +20,10 @@ from agent.core.config import Settings, embedded_model
 from agent.core.engine_choices import Choices, uses_devices
 from agent.core.errors import ServerDied
 from agent.core.folders import cache_folder, private_folder
-from agent.core.gguf_info import read_gguf
 from agent.core.gpu_flaws import find_flaws
 from agent.core.gpu_truth import describe, parse_truth
 from agent.core.hardware import read_hardware, with_devices
+from agent.core.known_models import facts_of
 from agent.core.launch_ladder import Ladder
 from agent.core.launch_plan import LaunchPlan, plan_launch
 from agent.core.launch_shape import Basis, open_ladder
@@ -71,7 +71,7 @@ async def prepare(settings: Settings, refused: Mapping[Path, str] | None = None)
     notes = [] if settings.llamacpp_model_path else [_EMBEDDED_NOTICE]
     model = (settings.llamacpp_model_path or embedded_model()).expanduser().absolute()
     choices = Choices(settings)
-    info = await asyncio.to_thread(read_gguf, model)
+    info = await asyncio.to_thread(facts_of, model, cache_folder("models-known"))
     find = partial(find_binary, settings, cache=cache_folder("binaries"), refused=refused)
     binary = await asyncio.to_thread(find)
     hardware = read_hardware()

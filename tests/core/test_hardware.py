@@ -65,7 +65,7 @@ def test_a_cpu_quota_of_version_1(tmp_path: Path) -> None:
 
 def test_a_memory_limit_does_not_count_cached_files(tmp_path: Path) -> None:
     mount, told = groups(tmp_path, "0::/\n")
-    stat = "anon 1\ninactive_file 300000"
+    stat = "anon 1\ninactive_file 200000\nactive_file 100000\nshmem 700000"
     write(mount, memory__max="5000000", memory__current="4000000", memory__stat=stat)
     assert read_hardware(mount, told).memory_available == 1_300_000
 
@@ -83,7 +83,7 @@ def test_a_memory_limit_of_version_1(tmp_path: Path) -> None:
     unlimited = {"memory__limit_in_bytes": str((1 << 63) - 4096), "memory__usage_in_bytes": "5"}
     write(mount / "memory", **unlimited)
     assert read_hardware(mount, told).memory_available > 1 << 30
-    stat = "inactive_file 0\ntotal_inactive_file 200000"
+    stat = "inactive_file 0\ntotal_inactive_file 150000\ntotal_active_file 50000"
     limited = {"memory__limit_in_bytes": "7000000", "memory__usage_in_bytes": "6000000"}
     write(mount / "memory" / "box", memory__stat=stat, **limited)
     assert read_hardware(mount, told).memory_available == 1_200_000
