@@ -211,12 +211,12 @@ async def test_one_that_hangs_is_replaced_once_for_all_runs(own: Daemons) -> Non
 async def test_a_killed_daemon_fails_the_run_with_a_way_out(own: Daemons) -> None:
     record = own.started()
     async with opened() as (found, _, _):
+        kill(own.serving, signal.SIGSTOP)  # the request is under way for sure when it dies
+        asking = asyncio.create_task(found.backend.complete(ask("a")))
+        await asyncio.sleep(0.2)
+        os.kill(record.supervisor.pid, signal.SIGKILL)
         with pytest.raises(ServerError, match="daemon ended") as failed:
-            await reply_during(
-                found.backend,
-                lambda: os.kill(record.supervisor.pid, signal.SIGKILL),
-                ask("a", 300),
-            )
+            await asking
     assert failed.value.exit_code == 3
 
 
