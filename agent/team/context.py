@@ -17,6 +17,7 @@ from agent.core.config import Settings
 from agent.core.journal import Journal
 from agent.core.json_answer import UnfitAnswer
 from agent.core.prompts import Prompt, PromptBook
+from agent.core.sandbox import Sandbox
 from agent.core.workspace import Workspace
 from agent.team.state import Review, Verified
 
@@ -130,6 +131,8 @@ class TeamContext:
     candidates: int
     test_slots: asyncio.Semaphore
     """Bounds test commands that run at the same time: no more than there are cores."""
+    sandbox: Sandbox
+    """Confines test, lint and format commands."""
     totals: Totals = field(default_factory=Totals)
     races: dict[int, Race] = field(default_factory=dict)
 

@@ -22,6 +22,8 @@ from agent.core.backend_manager import Opened, get_backend
 from agent.core.config import Settings
 from agent.core.errors import TurboError
 from agent.core.journal import Journal
+from agent.core.sandbox import Sandbox
+from agent.core.sandbox_choice import choose_sandbox
 from agent.core.workspace import Workspace
 from agent.team.conclusion import Record, conclude, task_trailer
 from agent.team.load import watch_load
@@ -107,6 +109,7 @@ class Session:
     options: RunOptions
     ledger: Ledger
     engine: Engine
+    sandbox: Sandbox
 
 
 async def run_tasks(
@@ -133,6 +136,9 @@ async def run_tasks(
     if not tasks:
         journal.emit("notice", text="Every task in tasks/ is done already.")
     ledger.waiting = [task.title for task in tasks]
+    sandbox, warning = await choose_sandbox(settings)
+    if tasks and warning:
+        journal.emit("notice", text=warning)
     async with AsyncExitStack() as stack:
         session = Session(
             repository=repository,
@@ -141,6 +147,7 @@ async def run_tasks(
             options=options,
             ledger=ledger,
             engine=Engine(settings, journal, stack),
+            sandbox=sandbox,
         )
         for task in tasks:
             result = await run_task(task, session)
@@ -168,7 +175,13 @@ async def run_task(task: Task, session: Session) -> RunResult:
             ).write(folder)
             load = await stack.enter_async_context(watch_load(opened.backend, journal))
             context = await prepare(
-                task, settings, journal, opened.backend, workspace, record.totals
+                task,
+                settings,
+                journal,
+                opened.backend,
+                workspace,
+                record.totals,
+                session.sandbox,
             )
             command = await find_test_command(task, context)
             saver = await stack.enter_async_context(
