@@ -36,11 +36,13 @@ async def open_llamacpp(
     settings: Settings,
     *,
     notice: Callable[[str], None] = lambda _: None,
+    on_launch: Callable[[], object] = lambda: None,
     on_restart: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Opened]:
     """A llama-server that runs at LLAMACPP_URL; else the one of the daemon, when it is what the
     settings ask for; else one of our own that ends with the block. One of our own or of the daemon
-    is started again when it dies or hangs, and `on_restart` is told why.
+    is started again when it dies or hangs, and `on_restart` is told why. `on_launch` is called
+    before one of our own is started.
 
     Raises an EngineError when none can be had, SettingsError for an address that is none.
     """
@@ -53,6 +55,7 @@ async def open_llamacpp(
                 opened = await _on_daemon(settings, serving, stack, notice, on_restart)
             else:
                 settings = beside_the_daemon(settings)
+                on_launch()
                 opened = await _own(settings, stack, notice, on_restart)
         yield opened
 
