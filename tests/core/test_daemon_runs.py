@@ -6,16 +6,19 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
+from cutting import cut
 from daemons import Daemons, daemons
 from team.conftest import run_turbo
 
-from agent.core.backend_manager import Backend, Opened, Progress, Reply, Request, get_backend
+from agent.core.backend_manager import Opened, Request, get_backend
 from agent.core.config import Settings
 from agent.core.daemon_record import Serving, users_of_the_daemon
 from agent.core.errors import ServerError
@@ -30,17 +33,10 @@ def ask(name: str, tokens: int = 60) -> Request:
     return Request(prompt=prompt, sampling=CODING, max_tokens=tokens)
 
 
-async def reply_during(backend: Backend, act: Callable[[], None], request: Request) -> Reply:
-    """The reply to a request during which `act` is called once."""
-    acted = False
-
-    def watch(progress: Progress) -> None:
-        nonlocal acted
-        if progress.phase == "decode" and not acted:
-            acted = True
-            act()
-
-    return await backend.complete(request, watch)
+def ask_long(name: str) -> Request:
+    """For an answer that is long enough for something to happen meanwhile."""
+    numbers = {"type": "array", "items": {"type": "integer"}, "minItems": 200, "maxItems": 200}
+    return replace(ask(name, 1500), json_schema=numbers)
 
 
 @pytest.fixture
@@ -168,12 +164,12 @@ async def test_it_is_not_stopped_under_a_run(own: Daemons) -> None:
 async def test_a_run_outlives_the_server(own: Daemons) -> None:
     own.started()
     async with opened() as (found, _, restarts):
-        undisturbed = await found.backend.complete(ask("a"))
+        undisturbed = await found.backend.complete(ask_long("a"))
         first = own.serving
-        replies = await asyncio.gather(
-            reply_during(found.backend, lambda: kill(first), ask("a", 60)),
-            found.backend.complete(ask("b", 200)),
-        )
+        other = asyncio.create_task(found.backend.complete(ask("b", 200)))
+        asked = await cut(found.backend, ask_long("a"), partial(kill, first))
+        kill(first)
+        replies = await asyncio.gather(asked, other)
         assert own.serving.starts == 2
     assert replies[0].text == undisturbed.text
     assert replies[0].usage.cached > 400  # what was saved is restored, not computed again
@@ -199,10 +195,8 @@ async def test_one_that_hangs_is_replaced_once_for_all_runs(own: Daemons) -> Non
     async with AsyncExitStack() as stack:
         runs = [await stack.enter_async_context(opened(request_timeout_s=1.5)) for _ in range(2)]
         first = own.serving
-        replies = await asyncio.gather(
-            reply_during(runs[0][0].backend, lambda: kill(first, signal.SIGSTOP), ask("a", 300)),
-            runs[1][0].backend.complete(ask("b", 300)),
-        )
+        asked = await cut(runs[0][0].backend, ask_long("a"), partial(kill, first))
+        replies = await asyncio.gather(asked, runs[1][0].backend.complete(ask("b", 300)))
         assert own.serving.starts == 2
     assert all(reply.usage.predicted > 0 for reply in replies)
     assert [len(restarts) for _, _, restarts in runs] == [1, 1]
