@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -241,3 +242,23 @@ async def test_a_run_wakes_a_server_that_sleeps(own: Daemons) -> None:
     assert again.usage.cached > 400  # what the slots held is gone, what was saved is not
     assert again.miss is None
     assert restarts == []
+
+
+def test_the_doctor_examines_the_server_that_a_run_would_use(own: Daemons) -> None:
+    own.started()
+    said = own.turbo("doctor", "--json")
+    assert said.code == 0, said.err
+    checks = {check["name"]: check for check in json.loads(said.out)["checks"]}
+    assert "the daemon" in checks["server"]["found"]
+    assert checks["server"]["details"]["pid"] == own.serving.process.pid
+    asked = ("server", "layers and buffers", "restore probe", "slots", "schema probe")
+    assert {checks[name]["state"] for name in asked} == {"ok"}
+    assert checks["memory"]["state"] == "not checked"  # what is free is what the daemon left
+    assert own.serving.starts == 1
+    assert own.status()["users"] == []
+
+    other = own.turbo("doctor", "--json", LLAMACPP_PARALLEL="2")
+    checks = {check["name"]: check for check in json.loads(other.out)["checks"]}
+    assert "LLAMACPP_PARALLEL is 4 there and 2 here" in checks["server"]["found"]
+    assert checks["slots"]["details"] == {"slots": 2}
+    assert [x.pid for x in own.servers()] == [own.serving.process.pid]
