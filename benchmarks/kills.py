@@ -108,13 +108,15 @@ def killed_run(side: str, at_s: float, environment: dict[str, str]) -> Killed:
             server.kill()
     wall_s = run.end()
     end = run.events[-1]
+    ready = [event for event in run.events if event["event"] == "server_ready"]
+    strayed = side == "daemon" and not all("of the daemon" in str(x["description"]) for x in ready)
     return Killed(
         side=side,
         at_s=when,
         after=after if found else f"{after} (it had ended)",
         restarts=sum(event["event"] == "server_restarted" for event in run.events),
-        accepted=end.get("status") == "accepted" and run.process.returncode == 0,
-        reason=str(end.get("reason", "")),
+        accepted=end.get("status") == "accepted" and run.process.returncode == 0 and not strayed,
+        reason="the daemon was not used" if strayed else str(end.get("reason", "")),
         wall_s=wall_s,
     )
 

@@ -191,6 +191,20 @@ async def test_one_that_died_between_two_requests_is_no_surprise(own: Daemons) -
     assert "SIGKILL" in restarts[0]
 
 
+async def test_a_server_that_answered_before_each_death_is_always_started_again(
+    own: Daemons,
+) -> None:
+    own.started()
+    async with opened() as (found, _, restarts):
+        for number in range(1, 7):
+            assert (await found.backend.complete(ask("a"))).usage.predicted > 0
+            kill(own.serving)
+            while own.serving.starts == number:
+                await asyncio.sleep(0.02)
+        assert (await found.backend.complete(ask("b"))).usage.predicted > 0
+    assert len(restarts) == 6
+
+
 async def test_one_that_hangs_is_replaced_once_for_all_runs(own: Daemons) -> None:
     own.started()
     async with AsyncExitStack() as stack:
