@@ -76,7 +76,7 @@ async def prepare(settings: Settings, refused: Mapping[Path, str] | None = None)
     binary = await asyncio.to_thread(find)
     hardware = read_hardware()
     if uses_devices(choices, info):
-        hardware = await with_devices(hardware, binary)
+        hardware = await with_devices(hardware, binary, cache=cache_folder("devices"))
         if choices.profile == "vulkan-igpu":  # the user knows better than the device's name
             hardware = replace(hardware, devices_share_memory=True)
     basis = Basis(binary=binary, model=model, info=info, hardware=hardware, choices=choices)
