@@ -53,6 +53,8 @@ def check_memory(prepared: Prepared) -> Check:
     less = given_up(ladder.asked, ladder.rung.shape)
     if less or not memory.fits:
         fix = "Close other programs, or set less: a smaller model, context or number of slots."
+        if prepared.recalled is not None:
+            fix = f"The last start could have no more; to try again, rm {prepared.recalled}"
         gave = f"; therefore {less}" if less else ""
         return warned("memory", found + gave, fix, details)
     return Check(name="memory", state="ok", found=found, details=details)

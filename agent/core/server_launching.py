@@ -42,9 +42,6 @@ _EMBEDDED_NOTICE = (
     "No model set: the small embedded one runs; it demonstrates the machinery. "
     "Set LLAMACPP_MODEL_PATH or --model for work."
 )
-_RECALLED_NOTICE = (
-    "The last start here had too little memory for more, and no more is free now than then."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +52,8 @@ class Prepared:
     ladder: Ladder
     notes: tuple[str, ...]
     """Lines worth knowing besides those of the plan."""
+    recalled: Path | None = None
+    """The file that remembers how little the last start here could have, when that decided."""
 
     def plan(self, *, port: int, slot_dir: Path | None, api_key_file: Path) -> LaunchPlan:
         """The launch for the rung on which the ladder stands."""
@@ -81,9 +80,14 @@ async def prepare(settings: Settings, refused: Mapping[Path, str] | None = None)
             hardware = replace(hardware, devices_share_memory=True)
     basis = Basis(binary=binary, model=model, info=info, hardware=hardware, choices=choices)
     ladder = open_ladder(basis, smaller=lambda: smaller_quantisations(model, info))
-    if recall(cache_folder("rungs"), basis, ladder):
-        notes.append(_RECALLED_NOTICE)
-    return Prepared(basis=basis, ladder=ladder, notes=(*notes, *binary.skipped))
+    recalled = recall(cache_folder("rungs"), basis, ladder)
+    if recalled is not None:
+        notes.append(
+            "A start less than an hour ago had too little memory for more, and no more is free now "
+            f"than then. To try it all the same, remove {recalled}"
+        )
+    notes += binary.skipped
+    return Prepared(basis=basis, ladder=ladder, notes=tuple(notes), recalled=recalled)
 
 
 def slot_folder(settings: Settings) -> Path | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import resource
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -222,9 +225,31 @@ def test_a_rung_is_remembered_until_more_memory_is_free(tmp_path: Path) -> None:
     assert start(tight // 2) == "context: q8_0 auto 4x2048 cpu"
     assert start(2 * tight) == "asked: q8_0 auto 4x8192 cpu"
     assert start(tight, stamp="2") == "asked: q8_0 auto 4x8192 cpu"
+    (kept,) = tmp_path.iterdir()
+    kept.write_text(json.dumps({**json.loads(kept.read_text()), "time": time.time() - 3700}))
+    assert start(tight) == "asked: q8_0 auto 4x8192 cpu"
     for path in tmp_path.iterdir():
         path.write_text('{"rung": {"model": 3}, "free": "x"}')
     assert start(tight) == "asked: q8_0 auto 4x8192 cpu"
+
+
+def test_a_rung_is_not_remembered_beyond_the_limits_under_which_it_was_found(
+    tmp_path: Path,
+) -> None:
+    """`ulimit -v` in one shell, and none in the next."""
+    tight = 32 * GIB
+    ladder = Ladder(ASKED, memory(tight), Ways())
+    assert ladder.descend()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 50, limits[1]))
+    try:
+        keep(tmp_path, basis(memory(tight)), ladder)
+        there = recall(tmp_path, basis(memory(tight)), Ladder(ASKED, memory(tight), Ways()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert there is not None
+    assert [there] == list(tmp_path.iterdir())
+    assert not recall(tmp_path, basis(memory(tight)), Ladder(ASKED, memory(tight), Ways()))
 
 
 def test_a_remembered_rung_never_leads_upwards(tmp_path: Path) -> None:
