@@ -168,6 +168,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal 128 + its number: 129 SIGHUP, 130 SIGINT (Ctrl-C), 143 SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    code = _exit_code(words)
+    if code >= 128:
+        from agent.core.signals import leave_blocked_threads
+
+        leave_blocked_threads(code)
+    return code
+
+
+def _exit_code(words: list[str]) -> int:
     try:
         app(args=words, prog_name="turbo")
     except _Reported as end:

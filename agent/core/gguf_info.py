@@ -8,6 +8,7 @@ says little about a damaged file, and only after seconds.
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from agent.core.gguf_reader import GgufHeader, MalformedGguf, read_header
 
 _FETCH_AGAIN = "Fetch the file again; a broken download is the usual cause."
 _CHOOSE = "Set LLAMACPP_MODEL_PATH or --model to one of them."
+_NO_MODEL = "Set LLAMACPP_MODEL_PATH or --model to a *.gguf file; unset: the embedded model."
 _LISTED = 20
 """Models that an error names at most."""
 
@@ -85,10 +87,16 @@ def read_gguf(path: Path) -> GgufInfo:
     if path.is_dir():
         inside = _models_in(path)
         raise ModelError(
-            path, "a folder, not a model file", available=inside, fix=_CHOOSE if inside else ""
+            path,
+            "a folder, not a model file",
+            available=inside,
+            fix=_CHOOSE if inside else _NO_MODEL,
         )
     try:
-        size = path.stat().st_size
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):  # a pipe that nobody writes to would never open
+            raise ModelError(path, "a pipe or a device, not a model file", fix=_NO_MODEL)
+        size = about.st_size
         with path.open("rb", buffering=1 << 18) as file:
             header = _header(path, file, size)
     except FileNotFoundError:
@@ -96,7 +104,8 @@ def read_gguf(path: Path) -> GgufInfo:
             path, "no such file", available=available_models(path.parent), fix=_CHOOSE
         ) from None
     except OSError as error:
-        raise ModelError(path, f"cannot be read: {error.strerror or error}") from None
+        reason = f"cannot be read: {error.strerror or error}"
+        raise ModelError(path, reason, fix=_NO_MODEL) from None
     if header.data_end > size:
         raise ModelError(
             path,
@@ -114,12 +123,25 @@ def is_split(path: Path) -> bool:
 def available_models(folder: Path) -> tuple[Path, ...]:
     """GGUF files beside the one that was asked for, those of our model cache, the embedded one."""
     found = [*_models_in(folder), *_models_in(cache_dir() / "models"), embedded_model()]
-    return tuple(dict.fromkeys(x for x in found if x.is_file()))[:_LISTED]
+    return tuple(x for x in dict.fromkeys(found) if _is_whole(x))[:_LISTED]
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        size = path.stat().st_size if path.is_file() else 0
+        if not size:
+            return False
+        with path.open("rb", buffering=1 << 18) as file:
+            magic = file.read(4)
+            file.seek(0)
+            return magic == b"GGUF" and read_header(file, size).data_end <= size
+    except (OSError, MalformedGguf):
+        return False
 
 
 def _models_in(folder: Path) -> tuple[Path, ...]:
     try:
-        return tuple(sorted(folder.glob("*.gguf")))[:_LISTED]
+        return tuple(x for x in sorted(folder.glob("*.gguf"))[:_LISTED] if _is_whole(x))
     except OSError:
         return ()
 
@@ -141,7 +163,9 @@ def _what_else(start: bytes) -> str:
     for prefix, meaning in _LOOKALIKES:
         if start.lower().startswith(prefix.lower()):
             return f"not a GGUF file: {meaning}"
-    return f"not a GGUF file: it begins with {start[:4]!r} instead of b'GGUF'"
+    shown = start[:4].decode("ascii", errors="backslashreplace")
+    text = shown if shown.isprintable() else start[:4].hex(" ")
+    return f'not a GGUF file: it begins with "{text}", not with GGUF'
 
 
 def _size_of_parts(path: Path) -> int:

@@ -7,8 +7,14 @@ The exit code is then the shell's, 128 + the number of the signal: 129 SIGHUP, 1
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
-from collections.abc import Coroutine, Iterator
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
@@ -18,6 +24,10 @@ from agent.core.errors import TurboError
 Result = TypeVar("Result")
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_THREADS = "turbo-work"
+"""Begin of the names of the threads in which `run_until_signal` lets blocking calls run."""
+_THREADS_PATIENCE_S = 2.0
+"""Seconds that a call may take to return after the signal: a read of a dead disk never does."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -54,6 +64,7 @@ def run_until_signal(work: Coroutine[Any, Any, Result]) -> Result:
     caught: list[int] = []
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
+        loop.set_default_executor(_Threads(lambda: bool(caught)))
         task = loop.create_task(work)
 
         def stop(signum: int) -> None:
@@ -76,6 +87,38 @@ def run_until_signal(work: Coroutine[Any, Any, Result]) -> Result:
             if not caught:
                 _restore(before)
     raise Interrupted(caught[0])
+
+
+def leave_blocked_threads(exit_code: int) -> None:
+    """End the process at once when a thread outlived `run_until_signal`; else return. All has been
+    cleaned up by then, and the interpreter would wait for such a thread without end."""
+    if _working():
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(exit_code)
+
+
+class _Threads(ThreadPoolExecutor):
+    """The threads of one loop; after a signal it waits for them only a moment."""
+
+    def __init__(self, signalled: Callable[[], bool]) -> None:
+        super().__init__(thread_name_prefix=_THREADS)
+        self._signalled = signalled
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """See Executor."""
+        if not self._signalled():
+            super().shutdown(wait, cancel_futures=cancel_futures)
+            return
+        super().shutdown(wait=False, cancel_futures=True)
+        give_up_at = time.monotonic() + _THREADS_PATIENCE_S
+        for thread in _working():
+            thread.join(max(0.0, give_up_at - time.monotonic()))
+
+
+def _working() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith(_THREADS)]
 
 
 @contextmanager

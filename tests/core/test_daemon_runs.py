@@ -276,3 +276,13 @@ def test_the_doctor_examines_the_server_that_a_run_would_use(own: Daemons) -> No
     assert "LLAMACPP_PARALLEL is 4 there and 2 here" in checks["server"]["found"]
     assert checks["slots"]["details"] == {"slots": 2}
     assert [x.pid for x in own.servers()] == [own.serving.process.pid]
+
+
+def test_what_is_no_model_is_refused_beside_a_daemon(own: Daemons, tmp_path: Path) -> None:
+    own.started()
+    os.mkfifo(tmp_path / "x.gguf")
+    for path in (tmp_path, tmp_path / "x.gguf"):
+        said = own.turbo("run", "--model", str(path))
+        assert said.code == 3, said.err
+        assert "not a model file" in said.err
+        assert "Traceback" not in said.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 from collections.abc import Callable
@@ -67,6 +68,26 @@ def test_a_number_of_another_type_is_unknown(model, wrong: object) -> None:
 def test_an_embedding_model_is_told_apart(model) -> None:
     assert read_gguf(model(gguf({**BASIC, "llama.pooling_type": 1}))).embedding
     assert not read_gguf(model(gguf({**BASIC, "llama.pooling_type": 0}))).embedding
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.gguf")
+    for path in (tmp_path / "x.gguf", Path("/dev/zero")):
+        with pytest.raises(ModelError, match="not a model file") as caught:
+            read_gguf(path)
+        assert "LLAMACPP_MODEL_PATH" in caught.value.fix
+
+
+def test_what_could_not_serve_is_not_offered(model, tmp_path: Path) -> None:
+    good = model(gguf(), "good.gguf")
+    model(b"", "empty.gguf")
+    model(b"hello world", "text.gguf")
+    model(embedded_model().read_bytes()[:100_000], "cut.gguf")
+    with pytest.raises(ModelError) as caught:
+        read_gguf(tmp_path / "missing.gguf")
+    assert caught.value.available == (good, embedded_model())
+    with pytest.raises(ModelError, match='begins with "hell"'):
+        read_gguf(tmp_path / "text.gguf")
 
 
 def test_a_missing_model_lists_those_that_are_there(model, tmp_path: Path, own_cache) -> None:
