@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from agent.core.daemon_record import DaemonRecord
     from agent.core.daemon_status import DaemonStatus
 
+_LONGEST_SLEEP_MIN = 525_600
+"""A year: the server counts seconds in 32 bits."""
 _Model = Annotated[Path | None, typer.Option(help="A GGUF model file.")]
 _SleepIdle = Annotated[
     float | None,
     typer.Option(
         min=0.01,
+        max=_LONGEST_SLEEP_MIN,
         metavar="MINUTES",
         help="Give the memory back after so long without a request; the next one waits for a load.",
     ),
@@ -161,14 +164,15 @@ def _tell_started(record: DaemonRecord, *, already: bool) -> None:
     state = "runs already" if already else "runs"
     typer.echo(
         f"The daemon {state} (pid {record.supervisor.pid}): {serving.description} at {serving.url} "
-        f"serves {serving.model.name}, {serving.slots} slots x {serving.context} tokens."
+        f"serves {serving.model.name}, {_slots(serving.slots)} x {serving.context} tokens."
     )
 
 
 def _shown(found: DaemonStatus) -> str:
+    times = "once" if found.restarts == 1 else f"{found.restarts} times"
     rows = [("daemon", f"{found.state}, pid {found.pid}, up {_duration(found.uptime_s)}")]
     if found.server_pid is not None:
-        restarts = f", started again {found.restarts} times" if found.restarts else ""
+        restarts = f", started again {times}" if found.restarts else ""
         rows += [
             ("server", f"llama-server {found.build}, pid {found.server_pid}{restarts}"),
             ("address", found.url),
@@ -183,6 +187,10 @@ def _shown(found: DaemonStatus) -> str:
         ("used by", ", ".join(f"pid {pid}" for pid in found.users) or "no run"),
     ]
     return "\n".join(f"{name:<8} {value}" for name, value in rows)
+
+
+def _slots(number: int) -> str:
+    return f"{number} slot{'' if number == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:

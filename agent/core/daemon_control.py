@@ -19,6 +19,7 @@ from agent.core.daemon_record import (
     find_daemon,
     users_of_the_daemon,
 )
+from agent.core.daemon_status import status_of
 from agent.core.daemon_wish import differences, wish_of
 from agent.core.detached import Detached
 from agent.core.errors import ServerError, UsageError
@@ -155,6 +156,12 @@ def _already(record: DaemonRecord, settings: Settings, sleep_idle_min: float | N
             f"A daemon runs already (pid {record.supervisor.pid}), and it is another one: "
             + "; ".join(differ),
             fix="`turbo server restart` starts it as you want it.",
+        )
+    if status_of(record).state == "silent":
+        raise ServerError(
+            f"The daemon runs already (pid {record.supervisor.pid}), but its llama-server does not "
+            "answer.",
+            fix="`turbo server restart --force` starts both again.",
         )
     return Started(record=record, already=True)
 

@@ -27,6 +27,7 @@ from agent.core.errors import EngineError, ServerError
 _MOST_IN_A_ROW = 3
 """Servers that may fail under requests of ours without one answer between them."""
 _PAUSE_S = 0.05
+_LONG_S = 2.0
 
 
 class DaemonKeeper:
@@ -38,12 +39,15 @@ class DaemonKeeper:
         *,
         timeout_s: float,
         on_restart: Callable[[str], None] = lambda _: None,
+        notice: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`timeout_s`: seconds that the daemon may take to start its server again. `on_restart` is
-        told the reason each time, once the next server is ready."""
+        told the reason each time, once the next server is ready; `notice` gets a line when that
+        takes long."""
         self._serving = serving
         self._timeout_s = timeout_s
         self._on_restart = on_restart
+        self._notice = notice
         self._folder = daemon_folder()
         self._lives = 1
         self._used_at = time.monotonic()
@@ -113,7 +117,8 @@ class DaemonKeeper:
             )
         self._in_a_row += 1
         self._serving.process.send_group(signal.SIGKILL)
-        give_up_at = time.monotonic() + self._timeout_s
+        began = time.monotonic()
+        give_up_at, told = began + self._timeout_s, False
         while not self._look(reason):
             if not daemon_lives():
                 raise ServerError(
@@ -127,6 +132,9 @@ class DaemonKeeper:
                     log=self._serving.log,
                     fix="`turbo server restart --force` starts both again.",
                 )
+            if not told and time.monotonic() > began + _LONG_S:
+                told = True
+                self._notice("Waiting for the daemon, which has to start its llama-server again.")
             await asyncio.sleep(_PAUSE_S)
 
     def _may_have_slept(self) -> bool:

@@ -15,6 +15,9 @@ CONNECT_TIMEOUT_S = 10.0
 _KEEPALIVE_S = 3.0
 """llama-server closes idle connections after 5 s; we stop using them before it does."""
 
+HIDDEN = "***@"
+"""Stands for user and password in an address."""
+
 _URL_FIX = "Write it as http://host:port."
 
 _MAP: dict[type[httpx.RequestError], type[BackendError]] = {
@@ -82,12 +85,23 @@ def new_client(
     )
 
 
+def without_password(url: str) -> str:
+    """`url` as it may be shown and kept: user and password before the host are hidden."""
+    before, separator, after = url.partition("://")
+    scheme, rest = (before, after) if separator else ("", before)
+    authority, slash, path = rest.partition("/")
+    _, hidden, host = authority.rpartition("@")
+    return f"{scheme}{separator}{HIDDEN}{host}{slash}{path}" if hidden else url
+
+
 def checked_url(url: str, setting: str) -> str:
     """`url` without a trailing slash. Raises SettingsError when it is no http(s) address."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise SettingsError(f"{setting}={url}: {error}", fix=_URL_FIX) from None
+        raise SettingsError(f"{setting}={without_password(url)}: {error}", fix=_URL_FIX) from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise SettingsError(f"{setting}={url} is no address of a server.", fix=_URL_FIX)
+        raise SettingsError(
+            f"{setting}={without_password(url)} is no address of a server.", fix=_URL_FIX
+        )
     return url.rstrip("/")

@@ -116,7 +116,7 @@ class LlamaCppBackend:
 
     async def _open(self) -> None:
         """Learn all that must be known of the server before the first request."""
-        await self._client.wait_loaded(self._load_s)
+        await self._client.wait_loaded(self._load_s, self._notice)
         self._served = await self._client.props()
         self.restore = restore = await self._what_restores()
         self._encoder = PromptEncoder(

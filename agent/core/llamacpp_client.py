@@ -17,13 +17,20 @@ import httpx
 from agent.core.backend_manager import Decodes
 from agent.core.errors import (
     BackendError,
+    BackendStalled,
     BackendUnavailable,
     ContextTooSmall,
     GarbledOutput,
     RequestRefused,
     ServerError,
 )
-from agent.core.http_errors import http_errors, new_client, stalled, understanding
+from agent.core.http_errors import (
+    http_errors,
+    new_client,
+    stalled,
+    understanding,
+    without_password,
+)
 from agent.core.llamacpp_wire import (
     Event,
     Failure,
@@ -40,11 +47,18 @@ _FIX = (
     "Check LLAMACPP_URL and that the server there runs; "
     "without LLAMACPP_URL a server is started for you."
 )
+_BROKEN_FIX = (
+    "The model file may be damaged, or too new for this llama-server: fetch the model again, or "
+    "take another server (turbo server binaries). `turbo doctor` examines both."
+)
 _RETRY_FOR_S = 4.0
 """A server that restarts its HTTP side is back within this time; a model load takes longer and is
 waited for when the server is opened, not here."""
 _FIRST_PAUSE_S = 0.05
 _LOAD_PAUSE_S = 0.2
+_SILENT_AFTER_S = 2.0
+_HUNG_AFTER_S = 15.0
+"""Seconds without an answer to /health after which a server is said to be silent, and given up."""
 _LOOK_TIMEOUT_S = 5.0
 """/slots is answered between two batches; longer than that it says nothing useful."""
 
@@ -70,24 +84,43 @@ class LlamaCppClient:
         """Close all connections."""
         await self._http.aclose()
 
-    async def wait_loaded(self, timeout_s: float) -> None:
-        """Wait for a server that is there but still loads its model (/health says 503).
+    async def wait_loaded(
+        self, timeout_s: float, notice: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Wait for a server that is there but still loads its model (/health says 503); `notice`
+        gets a line when it is silent.
 
-        Raises BackendUnavailable when nothing answers, or when loading takes longer.
+        Raises BackendUnavailable when nothing answers, or when loading takes longer, and
+        BackendStalled when the server accepts connections and says nothing.
         """
         give_up_at = monotonic() + timeout_s
         while True:
-            with self._errors():
-                status = (await self._http.get("/health")).status_code
+            status = await self._health(notice)
             if status != httpx.codes.SERVICE_UNAVAILABLE:
                 return
             if monotonic() > give_up_at:
                 raise BackendUnavailable(f"{self._peer} still loads its model.", fix=_FIX)
             await asyncio.sleep(_LOAD_PAUSE_S)
 
+    async def _health(self, notice: Callable[[str], None]) -> int:
+        """The status of /health, which a llama-server answers at once whatever it does."""
+        for patience_s in (_SILENT_AFTER_S, _HUNG_AFTER_S - _SILENT_AFTER_S):
+            try:
+                with self._errors():
+                    return (await self._http.get("/health", timeout=patience_s)).status_code
+            except BackendStalled:
+                if patience_s == _SILENT_AFTER_S:
+                    notice(f"Waiting for {self._peer}, which does not answer.")
+        raise BackendStalled(f"{self._peer} did not answer for {_HUNG_AFTER_S:g} s.", fix=_FIX)
+
     async def props(self) -> Served:
         """What is served. Raises BackendError when this is no llama-server."""
-        data = await self._json(self._http.build_request("GET", "/props"))
+        try:
+            data = await self._json(self._http.build_request("GET", "/props"))
+        except RequestRefused:
+            raise BackendError(
+                f"What answers at {without_password(self.url)} is no llama-server.", fix=_FIX
+            ) from None
         with self._understanding("/props"):
             return parse_props(data)
 
@@ -280,7 +313,10 @@ class LlamaCppClient:
         # Neither status nor type tells this one apart (llama.cpp #27543).
         if code == httpx.codes.INTERNAL_SERVER_ERROR and "does not match the expected" in message:
             return GarbledOutput(f"The model wrote bytes that are no UTF-8: {message}")
-        return RequestRefused(f"{self._peer} refused the request ({code}): {message}")
+        return RequestRefused(
+            f"{self._peer} refused the request ({code}): {message}",
+            fix=_BROKEN_FIX if code == httpx.codes.INTERNAL_SERVER_ERROR else "",
+        )
 
     async def _raise_if_dead(self) -> None:
         """A broken connection is noticed before the end of the process is: wait for it briefly."""
@@ -294,7 +330,7 @@ class LlamaCppClient:
 
     @property
     def _peer(self) -> str:
-        return f"llama-server at {self.url}"
+        return f"llama-server at {without_password(self.url)}"
 
     def _errors(self) -> AbstractContextManager[None]:
         return http_errors(self._peer, stall_s=self._stall_s, fix=_FIX)

@@ -15,7 +15,7 @@ from agent.core.daemon_keeper import DaemonKeeper
 from agent.core.daemon_record import Serving
 from agent.core.errors import ServerError
 from agent.core.folders import cache_folder
-from agent.core.http_errors import checked_url
+from agent.core.http_errors import checked_url, without_password
 from agent.core.kv_layout import layout_of
 from agent.core.llamacpp_backend import LlamaCppBackend
 from agent.core.model_digest import model_digest
@@ -74,12 +74,14 @@ async def _attached(
         load_timeout_s=settings.llamacpp_start_timeout_s,
         locks=SlotLocks(cache_folder("slots", private=True), url),
         strict=strict,
+        notice=notice,
     )
-    notice(f"using the llama-server at {address}")
+    shown = without_password(url)
+    notice(f"using the llama-server at {shown}")
     if strict:
         notice(_NOT_ALONE)
     await stack.enter_async_context(backend)
-    return _opened(backend, f"llama-server at {address}", {"url": url})
+    return _opened(backend, f"llama-server at {shown}", {"url": shown})
 
 
 async def on_daemon(
@@ -93,7 +95,7 @@ async def on_daemon(
     ours, so prefixes are saved as for our own. Raises an EngineError."""
     patience_s = settings.llamacpp_start_timeout_s
     keeper = await stack.enter_async_context(
-        DaemonKeeper(serving, timeout_s=patience_s, on_restart=on_restart)
+        DaemonKeeper(serving, timeout_s=patience_s, on_restart=on_restart, notice=notice)
     )
     bank: PrefixBank | None = None
     if serving.slot_dir is not None and settings.prefix_bank_max_mb:
@@ -164,7 +166,8 @@ async def _own(
 def _opened(
     backend: LlamaCppBackend, who: str, engine: Mapping[str, Any], log: Path | None = None
 ) -> Opened:
-    description = f"{who}: {backend.model}, {backend.slots} slots x {backend.context} tokens"
+    slots = "1 slot" if backend.slots == 1 else f"{backend.slots} slots"
+    description = f"{who}: {backend.model}, {slots} x {backend.context} tokens"
     return Opened(backend=backend, engine=engine, description=description, server_log=log)
 
 

@@ -30,7 +30,13 @@ from agent.core.backend_manager import (
 )
 from agent.core.config import Settings
 from agent.core.errors import BackendError, BackendUnavailable, ContextTooSmall
-from agent.core.http_errors import checked_url, http_errors, new_client, understanding
+from agent.core.http_errors import (
+    checked_url,
+    http_errors,
+    new_client,
+    understanding,
+    without_password,
+)
 from agent.core.json_answer import constrained, parse_answer
 from agent.core.ollama_wire import (
     ChatEnd,
@@ -71,7 +77,7 @@ class OllamaBackend:
         self.model = model
         self.context = context
         self._stall_s = stall_timeout_s
-        self._peer = f"Ollama at {url}"
+        self._peer = f"Ollama at {without_password(url)}"
         self._http = new_client(url, stall_s=stall_timeout_s)
         self._turn = asyncio.Semaphore(self.slots)
         self.version: tuple[int, ...] = ()
@@ -291,9 +297,10 @@ async def open_ollama(
             notice(
                 "TURBO_DETERMINISM=strict: Ollama keeps what it wants; answers may still differ."
             )
-        description = f"Ollama {release} at {url}: {backend.model}, {backend.context} tokens"
+        shown = without_password(url)
+        description = f"Ollama {release} at {shown}: {backend.model}, {backend.context} tokens"
         notice(f"using {description}")
-        engine = {"ollama": settings.ollama_local, "model": settings.ollama_model}
+        engine = {"ollama": shown, "model": settings.ollama_model}
         yield Opened(backend=backend, engine=engine, description=description)
 
 

@@ -12,6 +12,7 @@ import agent
 from agent.core.backend_manager import Opened
 from agent.core.config import Settings
 from agent.core.errors import UsageError
+from agent.core.http_errors import without_password
 from agent.core.workspace import Workspace
 from agent.team.runs import MANIFEST
 from agent.team.task_file import Task
@@ -31,7 +32,7 @@ class Manifest(BaseModel):
     """The commit that it started from."""
     task: Task
     settings: dict[str, Any]
-    """All but the API key, as JSON values."""
+    """All but the API key and passwords in addresses, as JSON values."""
     engine: dict[str, Any]
     """Backend, slots, context, and for a server of ours its build, argv and model digest."""
     versions: dict[str, str]
@@ -56,7 +57,7 @@ class Manifest(BaseModel):
             replay_of=replay_of,
             base=workspace.base,
             task=task,
-            settings=settings.model_dump(mode="json", exclude={"llamacpp_api_key"}),
+            settings=_kept(settings),
             engine=served | dict(opened.engine),
             versions={
                 "turbo": agent.__version__,
@@ -95,6 +96,13 @@ class Manifest(BaseModel):
             for name in sorted(mine.keys() | theirs.keys())
             if mine.get(name) != theirs.get(name)
         ]
+
+
+def _kept(settings: Settings) -> dict[str, Any]:
+    values = settings.model_dump(mode="json", exclude={"llamacpp_api_key"})
+    addresses = ("llamacpp_url", "ollama_local", "turbo_releases_url")
+    shown = {name: without_password(values[name]) for name in addresses if values[name]}
+    return values | shown
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:

@@ -19,6 +19,7 @@ from agent.core.config import Settings, load_settings
 from agent.core.determinism import with_tier
 from agent.core.errors import TaskFileError, UsageError
 from agent.core.folders import private_folder, why_elsewhere
+from agent.core.http_errors import HIDDEN
 from agent.core.journal import Journal
 from agent.core.signals import run_until_signal
 from agent.core.workspace import create_repository, locate, state_folder
@@ -114,10 +115,15 @@ def run_replay(name: str, checkout: Path | None, journal: Journal, ledger: Ledge
 
 
 def _settings_of(manifest: Manifest, repository: Path) -> Settings:
-    """The settings of a run, with the key of today: no manifest holds one."""
-    key = load_settings(repository=repository).llamacpp_api_key
+    """The settings of a run, with the keys and passwords of today: no manifest
+    holds them."""
+    now = load_settings(repository=repository)
+    kept = dict(manifest.settings)
+    for name in ("llamacpp_url", "ollama_local"):
+        if HIDDEN in str(kept.get(name)):
+            kept[name] = getattr(now, name)
     try:
-        return Settings(**manifest.settings, llamacpp_api_key=key)
+        return Settings(**kept, llamacpp_api_key=now.llamacpp_api_key)
     except ValidationError as error:
         raise UsageError(
             f"The manifest of {manifest.run} has settings that this version does not know: "

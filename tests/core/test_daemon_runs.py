@@ -286,3 +286,11 @@ def test_what_is_no_model_is_refused_beside_a_daemon(own: Daemons, tmp_path: Pat
         assert said.code == 3, said.err
         assert "not a model file" in said.err
         assert "Traceback" not in said.err
+
+
+def test_a_daemon_whose_server_hangs_is_not_called_running(own: Daemons) -> None:
+    own.started()
+    kill(own.serving, signal.SIGSTOP)
+    said = own.server("start")
+    assert said.code == 3, said.out
+    assert "restart --force" in said.err

@@ -11,7 +11,7 @@ from agent.core.errors import (
     BackendUnavailable,
     SettingsError,
 )
-from agent.core.http_errors import checked_url, http_errors
+from agent.core.http_errors import checked_url, http_errors, without_password
 
 
 def descendants(kind: type[httpx.RequestError]) -> Iterator[type[httpx.RequestError]]:
@@ -57,3 +57,16 @@ def test_an_address_that_is_none_is_refused_by_name(url: str) -> None:
 
 def test_a_trailing_slash_is_dropped() -> None:
     assert checked_url("http://host:1/", "X") == "http://host:1"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://user:secret@host:1/path", "http://***@host:1/path"),
+        ("http://us@er:se@cret@host", "http://***@host"),
+        ("http://host:1/a@b", "http://host:1/a@b"),
+        ("user:secret@host", "***@host"),
+    ],
+)
+def test_a_password_is_not_shown(url: str, shown: str) -> None:
+    assert without_password(url) == shown

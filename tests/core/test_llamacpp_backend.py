@@ -10,6 +10,7 @@ from typing import Literal
 
 import httpx
 import pytest
+from fakes.http_server import Call, FakeHttpServer, Responder
 from fakes.llama_server import (
     GARBLED,
     KEY,
@@ -354,6 +355,33 @@ async def test_attaching_waits_for_the_model() -> None:
             assert "2 slots x 1024 tokens" in opened.description
             assert opened.server_log is None
     assert server.url in lines[0]
+
+
+async def test_one_that_accepts_and_never_answers_is_given_up_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(llamacpp_client, "_SILENT_AFTER_S", 0.05)
+    monkeypatch.setattr(llamacpp_client, "_HUNG_AFTER_S", 0.2)
+    lines: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://user:secret@127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(BackendStalled, match="LLAMACPP_URL") as caught:
+            async with get_backend(attached(url), notice=lines.append):
+                pass
+    assert any("Waiting for" in line for line in lines)
+    assert "secret" not in f"{lines} {caught.value}"
+
+
+async def test_what_is_no_llama_server_is_called_so() -> None:
+    async def page(call: Call, reply: Responder) -> None:
+        await reply.send(404, b"<!DOCTYPE html><html>not found</html>")
+
+    async with FakeHttpServer(page) as server:
+        with pytest.raises(BackendError, match="is no llama-server") as caught:
+            async with get_backend(attached(server.url)):
+                pass
+    assert "html" not in str(caught.value)
+    assert "LLAMACPP_URL" in caught.value.fix
 
 
 @pytest.mark.parametrize("key", [None, "wrong"])
