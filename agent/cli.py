@@ -134,6 +134,7 @@ def _in_session(
 
     with raise_interrupted():
         from agent.core.journal import Journal
+        from agent.core.shortage import shortage
         from agent.team.report import Reporter
         from agent.team.result import Ledger
 
@@ -147,6 +148,12 @@ def _in_session(
                 code = reporter.end_interrupted(ledger, stopped.exit_code)
             except KeyboardInterrupt:  # a second Ctrl-C
                 code = reporter.end_interrupted(ledger)
+            except OSError as error:
+                lacking = shortage(error, Path.cwd())
+                if lacking is None:
+                    reporter.end_in_bug(error, ledger)
+                    raise
+                code = reporter.end_failed(lacking, ledger)
             except BaseException as bug:
                 reporter.end_in_bug(bug, ledger)
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from agent.core.errors import WorkspaceError
+from agent.core.shortage import FULL_FIX
 
 Listener = Callable[[str, Mapping[str, Any]], None]
 """Called with the name of an event and its data; must not raise."""
@@ -38,16 +40,26 @@ class Journal:
 
     def close(self) -> None:
         """Close the file; later events still reach the listeners."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):  # what it could not write was an error before
+                file.close()
 
     def emit(self, event: str, **data: Any) -> None:
-        """Record one event. `data` must be JSON values."""
+        """Record one event. `data` must be JSON values.
+
+        Raises WorkspaceError when the file cannot be written; later events reach the listeners."""
         if self._file is not None:
             line = json.dumps({"time": round(time.time(), 3), "event": event, **data})
-            self._file.write(line + "\n")
-            self._file.flush()
+            try:
+                self._file.write(line + "\n")
+                self._file.flush()
+            except OSError as error:
+                name = self._file.name
+                self.close()
+                raise WorkspaceError(
+                    f"cannot write {name}: {error.strerror}", fix=FULL_FIX
+                ) from None
         self.show(event, **data)
 
     def show(self, event: str, **data: Any) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +22,7 @@ from typing import Self, TypeVar
 from agent.core.config import forget_git_variables
 from agent.core.errors import NotText, WorkspaceError
 from agent.core.folders import cache_folder, private_folder
+from agent.core.shortage import FULL_FIX, shortage
 
 try:
     import git
@@ -254,7 +257,12 @@ class GitError(WorkspaceError):
 
     def __init__(self, command: str, said: str) -> None:
         text = said.strip().removeprefix("stderr:").strip().strip("'")
-        super().__init__(f"git {command} failed: {text or 'it said nothing'}")
+        full = os.strerror(errno.ENOSPC) in text  # git has one exit code for all
+        super().__init__(
+            f"git {command} failed: {text or 'it said nothing'}", fix=FULL_FIX if full else ""
+        )
+        if full:
+            self.exit_code = WorkspaceError.exit_code
 
 
 def locate(path: Path) -> Path:
@@ -303,6 +311,8 @@ def _mapped() -> Iterator[None]:
     except git.GitCommandError as error:
         raise GitError(_command_of(error), str(error.stderr)) from None
     except OSError as error:
+        if known := shortage(error, Path.cwd()):
+            raise known from None
         place = f" {error.filename}" if error.filename else ""
         raise WorkspaceError(
             f"cannot write{place}: {error.strerror}", fix="Make room or give the rights for it."

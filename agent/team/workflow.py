@@ -24,6 +24,7 @@ from agent.core.errors import TurboError
 from agent.core.journal import Journal
 from agent.core.sandbox import Sandbox
 from agent.core.sandbox_choice import choose_sandbox
+from agent.core.shortage import shortage
 from agent.core.workspace import Workspace
 from agent.team.conclusion import Record, conclude, task_trailer
 from agent.team.load import watch_load
@@ -222,8 +223,11 @@ async def run_task(task: Task, session: Session) -> RunResult:
             record.end("interrupted", INTERRUPTED)
             raise
         except Exception as bug:
-            record.end("failed", 1, f"{type(bug).__name__}: {bug}")
-            raise
+            lacking = shortage(bug, session.repository)
+            if lacking is None:
+                record.end("failed", 1, f"{type(bug).__name__}: {bug}")
+                raise
+            record.end("failed", lacking.exit_code, str(lacking))
         finally:
             restarts = session.engine.restarts - restarts_before
             result = replace(record.measured(), restarts=restarts)

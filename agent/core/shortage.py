@@ -1,0 +1,39 @@
+"""What the system had too little of, as an error of ours: a full disk, no more open files.
+
+It may be met at any write of any library that we use, and is then neither a bug nor the fault of
+whoever wrote: the place to tell it apart is where the error arrives.
+"""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from pathlib import Path
+
+from agent.core.errors import TurboError, WorkspaceError
+
+FULL_FIX = "Make room on that disk (or raise the quota, or ulimit -f) and run again."
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FILES = {errno.EMFILE, errno.ENFILE}
+_FILES_FIX = "Raise the limit (ulimit -n 1024) and run again."
+
+
+def shortage(error: BaseException, folder: Path) -> TurboError | None:
+    """`error` as one of ours when the system lacked something; None for any other. `folder` is
+    named where the error does not tell which file could not be written."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((x for x in (shortage(e, folder) for e in error.exceptions) if x), None)
+    if isinstance(error, sqlite3.Error):
+        # A full disk is also an I/O error, or a journal of SQLite that cannot be opened.
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+            return WorkspaceError(f"cannot write in {folder}: {error}", fix=FULL_FIX)
+        return None
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in _FILES:
+        return WorkspaceError(f"cannot open another file: {error.strerror}", fix=_FILES_FIX)
+    if error.errno in _FULL:
+        place = error.filename or folder
+        return WorkspaceError(f"cannot write {place}: {error.strerror}", fix=FULL_FIX)
+    return None
