@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -19,6 +20,9 @@ from agent.core.process_group import die_with_parent, signal_group
 
 _OUTPUT_LIMIT = 1_000_000
 """Bytes; the help of llama-server has 60,000."""
+
+_MACHINES = {3: "i686", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
+"""e_machine of ELF."""
 
 WRONG_CPU = "dies of SIGILL: it was compiled for a newer CPU than this one"
 
@@ -84,10 +88,24 @@ def ask(
 
 def _not_executed(program: str, error: OSError) -> str:
     if error.errno == errno.ENOEXEC:
+        made_for = _machine_of(program)
+        if made_for and made_for != platform.machine():
+            return f"cannot be executed: it is for {made_for}, this is {platform.machine()}"
         return "cannot be executed: it is no program for this system, nor a script with #!"
     if error.errno == errno.ENOENT and os.path.exists(program):  # noqa: PTH110 - it is a text
         return "cannot be executed: its loader or interpreter is missing here"
     return f"cannot be executed: {error.strerror or error}"
+
+
+def _machine_of(program: str) -> str:
+    """The CPU that an ELF file is for, as `platform.machine` names it; empty when unknown."""
+    try:
+        with open(program, "rb") as file:  # noqa: PTH123 - it is a text
+            head = file.read(20)
+    except OSError:
+        return ""
+    known = head[:4] == b"\x7fELF" and len(head) == 20
+    return _MACHINES.get(int.from_bytes(head[18:20], "little"), "") if known else ""
 
 
 def _judge(question: str, code: int, output: str) -> None:

@@ -4,7 +4,7 @@ Candidates in order: ``LLAMACPP_BINARY_PATH``, ``llama-server`` on PATH, the one
 releases that ``turbo server install`` fetched, and xllamacpp in a process of its own (see
 llamacpp_candidates.py). One that cannot run here (built for another CPU or a newer system, a
 library missing, hanging) is set aside and its reason kept; the end of the list is a BinaryError
-that names all reasons.
+that names all reasons. What the user named is never set aside: it works, or it is a BinaryError.
 """
 
 from __future__ import annotations
@@ -87,8 +87,7 @@ def find_binary(
     """The first candidate that runs. `cache` is the folder of kept probes, `refused` names
     binaries that failed later and why, `limit_s` bounds each question to a binary.
 
-    Raises BinaryError: an explicit path that is no executable file or no llama-server, or no
-    candidate left.
+    Raises BinaryError: an explicit path that does not work, or no candidate left.
     """
     return choose(examine(settings, cache=cache, refused=refused, limit_s=limit_s))
 
@@ -102,7 +101,7 @@ def choose(examined: Iterable[Examined]) -> Binary:
             skipped = tuple(f"passed over llama-server {reason}" for reason in reasons)
             return replace(each.binary, skipped=skipped)
         path = each.candidate.path
-        if each.foreign and each.candidate.origin == "LLAMACPP_BINARY_PATH":
+        if each.candidate.origin == "LLAMACPP_BINARY_PATH":
             raise BinaryError(
                 f"LLAMACPP_BINARY_PATH={path}: {each.reason}",
                 fix="Set it to the file of a llama-server, or unset it to use another one "

@@ -7,15 +7,27 @@ whoever wrote: the place to tell it apart is where the error arrives.
 from __future__ import annotations
 
 import errno
+import os
+import shutil
 import sqlite3
 from pathlib import Path
 
 from agent.core.errors import TurboError, WorkspaceError
 
 FULL_FIX = "Make room on that disk (or raise the quota, or ulimit -f) and run again."
+_NEXT_TO_NOTHING = 256 << 10
+"""Bytes; what failed for want of room may have left a little of it."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FILES = {errno.EMFILE, errno.ENFILE}
 _FILES_FIX = "Raise the limit (ulimit -n 1024) and run again."
+
+
+def is_full(folder: str | os.PathLike[str]) -> bool:
+    """Whether next to nothing can be written to the disk of `folder`."""
+    try:
+        return shutil.disk_usage(folder).free < _NEXT_TO_NOTHING
+    except OSError:
+        return False
 
 
 def shortage(error: BaseException, folder: Path) -> TurboError | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import stat
 import threading
@@ -22,7 +21,7 @@ from typing import Self, TypeVar
 from agent.core.config import forget_git_variables
 from agent.core.errors import NotText, WorkspaceError
 from agent.core.folders import cache_folder, private_folder
-from agent.core.shortage import FULL_FIX, shortage
+from agent.core.shortage import FULL_FIX, is_full, shortage
 
 try:
     import git
@@ -246,7 +245,7 @@ class Workspace:
             with self._git:
                 return work()
 
-        with _mapped():
+        with _mapped(self._repo.common_dir):
             return await asyncio.to_thread(locked)
 
 
@@ -257,12 +256,7 @@ class GitError(WorkspaceError):
 
     def __init__(self, command: str, said: str) -> None:
         text = said.strip().removeprefix("stderr:").strip().strip("'")
-        full = os.strerror(errno.ENOSPC) in text  # git has one exit code for all
-        super().__init__(
-            f"git {command} failed: {text or 'it said nothing'}", fix=FULL_FIX if full else ""
-        )
-        if full:
-            self.exit_code = WorkspaceError.exit_code
+        super().__init__(f"git {command} failed: {text or 'it said nothing'}")
 
 
 def locate(path: Path) -> Path:
@@ -304,12 +298,16 @@ def _command_of(error: git.GitCommandError) -> str:
 
 
 @contextlib.contextmanager
-def _mapped() -> Iterator[None]:
-    """The one seam where failures of git and of the disk become errors of ours."""
+def _mapped(folder: str | os.PathLike[str] = ".") -> Iterator[None]:
+    """The one seam where failures of git and of the disk become errors of ours. `folder` lies on
+    the disk that git writes to: it has several words for a full one, or none."""
     try:
         yield
     except git.GitCommandError as error:
-        raise GitError(_command_of(error), str(error.stderr)) from None
+        failure = GitError(_command_of(error), str(error.stderr))
+        if is_full(folder):
+            raise WorkspaceError(failure.message, fix=FULL_FIX) from None
+        raise failure from None
     except OSError as error:
         if known := shortage(error, Path.cwd()):
             raise known from None

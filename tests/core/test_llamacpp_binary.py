@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import struct
 import sys
@@ -14,7 +15,7 @@ import pytest
 from agent.core.config import Settings
 from agent.core.errors import BinaryError
 from agent.core.llamacpp_binary import find_binary
-from agent.core.llamacpp_candidates import candidates
+from agent.core.llamacpp_candidates import Candidate, candidates
 from agent.core.llamacpp_flags import parse_probe
 
 Make = Callable[..., Path]
@@ -25,6 +26,15 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="patches a Linux prog
 
 def at(path: Path) -> Settings:
     return Settings(llamacpp_binary_path=path)
+
+
+def in_order(monkeypatch: pytest.MonkeyPatch, first: Path, second: Path) -> None:
+    """Candidates that nobody named."""
+    found = (
+        Candidate(origin="PATH", path=first),
+        Candidate(origin="installed", path=second),
+    )
+    monkeypatch.setattr("agent.core.llamacpp_binary.candidates", lambda _: iter(found))
 
 
 def wheel_server() -> Path:
@@ -165,10 +175,26 @@ def test_a_binary_that_cannot_run_is_passed_over(
         find_binary(at(bad), cache=tmp_path / "c", limit_s=2.0)
     assert reason in caught.value.message
     assert "LLAMACPP_BINARY_PATH" in caught.value.fix
-    monkeypatch.setenv("PATH", str(good.parent))
-    found = find_binary(at(bad), cache=tmp_path / "c", limit_s=2.0)
+    in_order(monkeypatch, bad, good)
+    found = find_binary(Settings(), cache=tmp_path / "c", limit_s=2.0)
     assert found.path == good
     assert reason in found.skipped[0]
+
+
+def test_what_the_user_named_is_not_passed_over(fake_server: Make, tmp_path, monkeypatch) -> None:
+    bad, good = fake_server("lacks_library"), fake_server("good")
+    monkeypatch.setenv("PATH", f"{good.parent}:/usr/bin:/bin")
+    with pytest.raises(BinaryError, match=r"LLAMACPP_BINARY_PATH=.*libgomp\.so\.1") as caught:
+        find_binary(at(bad), cache=tmp_path)
+    assert "unset it" in caught.value.fix
+    with pytest.raises(BinaryError, match="dies of SIGILL"):
+        find_binary(at(good), cache=tmp_path, refused={good: "dies of SIGILL"})
+
+
+def other_cpu(program: bytes) -> bytes:
+    """For an arm64, or for an x86-64 where this is one."""
+    machine = 183 if platform.machine() == "x86_64" else 62
+    return program[:18] + struct.pack("<H", machine) + program[20:]
 
 
 @linux
@@ -177,6 +203,7 @@ def test_a_binary_that_cannot_run_is_passed_over(
     ("change", "reason"),
     [
         (lambda program: b"\x7fELF for another machine", "no program for this system"),
+        (other_cpu, "this is"),
         (lambda program: program, "libllama-server-impl.so: cannot open"),
         (
             lambda _: TRUE.read_bytes().replace(b"\0GLIBC_2.", b"\0GLIBC_9."),
@@ -198,8 +225,8 @@ def test_a_program_for_another_system_is_passed_over(
         find_binary(at(path), cache=tmp_path / "c")
     assert caught.value.exit_code == 3
     assert reason in caught.value.message
-    monkeypatch.setenv("PATH", str(fake_server("good").parent))
-    assert reason in find_binary(at(path), cache=tmp_path / "c").skipped[0]
+    in_order(monkeypatch, path, fake_server("good"))
+    assert reason in find_binary(Settings(), cache=tmp_path / "c").skipped[0]
 
 
 @linux
@@ -265,8 +292,8 @@ def test_no_candidate_at_all(tmp_path: Path) -> None:
 
 def test_a_refused_binary_is_passed_over(fake_server: Make, tmp_path: Path, monkeypatch) -> None:
     first, second = fake_server("good"), fake_server("late")
-    monkeypatch.setenv("PATH", f"{second.parent}:/usr/bin:/bin")
-    found = find_binary(at(first), cache=tmp_path, refused={first: "dies of SIGILL"})
+    in_order(monkeypatch, first, second)
+    found = find_binary(Settings(), cache=tmp_path, refused={first: "dies of SIGILL"})
     assert found.path == second
     assert "dies of SIGILL" in found.skipped[0]
 

@@ -314,9 +314,9 @@ def test_the_commands(
     assert "LLAMACPP_BINARY_PATH" not in printed.err
     bad = fake_server("sigill_when_asked")
     monkeypatch.setenv("LLAMACPP_BINARY_PATH", str(bad))
-    assert main(["server", "binaries"]) == 0
+    assert main(["server", "binaries"]) == 3
     assert "set aside: dies of SIGILL" in capsys.readouterr().out
-    assert main(["server", "binaries", "--json"]) == 0
+    assert main(["server", "binaries", "--json"]) == 3
     rows = json.loads(capsys.readouterr().out)
     assert [(x["origin"], x["command"], x["runs"]) for x in rows] == [
         ("LLAMACPP_BINARY_PATH", [str(bad)], False),

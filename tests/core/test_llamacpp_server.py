@@ -23,6 +23,7 @@ import pytest
 from agent.core import llamacpp_server, server_launching
 from agent.core.config import Settings, embedded_model
 from agent.core.errors import BinaryError, ModelError, ServerDied, ServerError
+from agent.core.llamacpp_candidates import Candidate
 from agent.core.llamacpp_server import LlamaCppServer
 from agent.core.server_launching import open_server
 
@@ -173,9 +174,10 @@ async def test_a_server_for_another_cpu_gives_way_to_the_next(
     fake_server: Make, started: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, good = fake_server("sigill"), fake_server("good")
-    monkeypatch.setenv("PATH", f"{good.parent}:/usr/bin:/bin")
+    named = (Candidate(origin="PATH", path=bad), Candidate(origin="installed", path=good))
+    monkeypatch.setattr("agent.core.llamacpp_binary.candidates", lambda _: iter(named))
     notices: list[str] = []
-    async with open_server(fake(bad), notice=notices.append) as server:
+    async with open_server(Settings(), notice=notices.append) as server:
         assert server.plan.argv[0] == str(good)
     assert any("newer CPU" in line and str(bad) in line for line in notices)
     assert len(started) == 2
