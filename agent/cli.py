@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -66,7 +69,8 @@ def run(
     ] = None,
     test: Annotated[str | None, typer.Option(help="The test command; default: detected.")] = None,
     determinism: Annotated[
-        str | None, typer.Option(help="strict, stable or fast: how much an answer may vary.")
+        Literal["strict", "stable", "fast"] | None,
+        typer.Option(help="How much an answer may vary.", case_sensitive=False),
     ] = None,
     apply: Annotated[
         bool, typer.Option("--apply", help="Fast-forward the current branch when it is clean.")
@@ -175,6 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal 128 + its number: 129 SIGHUP, 130 SIGINT (Ctrl-C), 143 SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _print_whatever_there_is()
     code = _exit_code(words)
     if code >= 128:
         from agent.core.signals import leave_blocked_threads
@@ -189,7 +194,16 @@ def _exit_code(words: list[str]) -> int:
     except _Reported as end:
         return end.exit_code
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
+        code = _cause_of(end) or (end.code if isinstance(end.code, int) else 1)
+    except OSError as error:
+        from agent.core.shortage import shortage
+
+        lacking = shortage(error, Path("standard output"))
+        if lacking is None:
+            raise
+        _give_up_output()
+        sys.stderr.write(f"turbo: {lacking.message}\n{lacking.fix}\n")
+        code = lacking.exit_code
     except KeyboardInterrupt:
         code = 130
     except TurboError as error:
@@ -200,6 +214,36 @@ def _exit_code(words: list[str]) -> int:
     if code and words[:1] in (["run"], ["replay"]) and "--json" in words:
         _close_events(code)
     return code
+
+
+def _cause_of(end: SystemExit) -> int:
+    """The exit code of what made typer end us with its own; 0 when that was nothing of this."""
+    from agent.core.signals import Interrupted
+
+    cause = end.__context__
+    while cause is not None:
+        if isinstance(cause, Interrupted):
+            return cause.exit_code
+        if isinstance(cause, BrokenPipeError):
+            return 128 + signal.SIGPIPE
+        cause = cause.__context__
+    return 0
+
+
+def _print_whatever_there_is() -> None:
+    """A terminal or pipe that is no UTF-8 gets escapes for what it cannot show."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _give_up_output() -> None:
+    """Standard output cannot be written: the interpreter is not to try what is left once more."""
+    with (
+        contextlib.suppress(OSError, io.UnsupportedOperation),
+        Path(os.devnull).open("wb") as nowhere,
+    ):
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _close_events(code: int) -> None:

@@ -97,8 +97,11 @@ def logs(
     from agent.core.daemon_logs import Logs
 
     shown = Logs()
-    for text in shown.ends(lines):
+    ends = list(shown.ends(lines))
+    for text in ends:
         typer.echo(text)
+    if not ends:
+        _say("There are no logs: no daemon was started yet.")
     while follow:
         for text in shown.added():
             typer.echo(text)

@@ -12,7 +12,6 @@ import typer
 if TYPE_CHECKING:
     from agent.core.doctor_check import Check
 
-_WIDTH_OF_A_PIPE = 120
 _FAILED = 3
 _STYLES = {"ok": "green", "warning": "yellow", "failure": "bold red", "not checked": "dim"}
 
@@ -66,14 +65,11 @@ def _as_object(checks: Sequence[Check]) -> dict[str, Any]:
 
 
 def _show(checks: Sequence[Check]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from agent.core.tables import table_console
     from agent.core.terminal import printable
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, markup=False, emoji=False, width=_WIDTH_OF_A_PIPE)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("check", no_wrap=True)
     table.add_column("state", no_wrap=True)
@@ -82,9 +78,10 @@ def _show(checks: Sequence[Check]) -> None:
         fix = f"\n-> {check.fix}" if check.fix else ""
         table.add_row(check.name, check.state, printable(check.found + fix))
         table.rows[-1].style = _STYLES[check.state] if check.state != "ok" else None
-    console.print(table)
-    console.print()
-    console.print(f"{_count(checks, 'failure')}, {_count(checks, 'warning')}")
+    with table_console() as console:
+        console.print(table)
+        console.print()
+        console.print(f"{_count(checks, 'failure')}, {_count(checks, 'warning')}")
 
 
 def _count(checks: Sequence[Check], state: str) -> str:

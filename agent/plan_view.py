@@ -5,23 +5,19 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from agent.core.launch_plan import LaunchPlan, gib
 from agent.core.memory_estimate import MemoryEstimate, Place
 from agent.core.server_launching import Prepared
+from agent.core.tables import table_console
 from agent.core.terminal import printable
 
-_WIDTH_OF_A_PIPE = 120
 _PLACES: tuple[tuple[Place, str], ...] = (("memory", "main memory"), ("device", "device memory"))
 
 
 def show_plan(prepared: Prepared, plan: LaunchPlan) -> None:
     """Print the plan for people, on standard output."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, markup=False, emoji=False, width=_WIDTH_OF_A_PIPE)
     basis = prepared.basis
     hardware, info = basis.hardware, basis.info
     facts = Table.grid(padding=(0, 2))
@@ -40,11 +36,12 @@ def show_plan(prepared: Prepared, plan: LaunchPlan) -> None:
         free = f"{gib(device.free)} of {gib(device.memory)} free"
         facts.add_row(device.name, f"{printable(device.description)}, {free}")
     facts.add_row("profile", basis.choices.profile)
-    console.print(facts)
-    console.print()
-    console.print(_flags(plan))
-    console.print()
-    console.print(_memory(plan.memory))
+    with table_console() as console:
+        console.print(facts)
+        console.print()
+        console.print(_flags(plan))
+        console.print()
+        console.print(_memory(plan.memory))
 
 
 def plan_as_object(prepared: Prepared, plan: LaunchPlan) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from servers import RealServer
 
 from agent.cli import main
+from agent.core import doctor_machine
 from agent.core.config import Settings, embedded_model
 from agent.core.doctor import examine
 from agent.core.gguf_info import read_gguf
@@ -254,8 +255,6 @@ def test_a_disk_that_is_nearly_full(
 ) -> None:
     from types import SimpleNamespace
 
-    from agent.core import doctor_machine
-
     monkeypatch.setattr(doctor_machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     check = doctor_machine.check_disk("cache", elsewhere / "not" / "made" / "yet")
     assert check.state == state
@@ -300,3 +299,20 @@ def words_of(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.NoSuchProcess:  # it was a question to the binary, and has its answer
         return []
+
+
+def test_a_cache_that_cannot_be_used_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "tmp"))
+    check = doctor_machine.check_cache()
+    assert str(tmp_path / "tmp") in check.found
+    assert f"{tmp_path / 'file'}" in check.found
+    assert "cannot be written" in check.found
+    assert "XDG_CACHE_HOME" in check.fix
+    (tmp_path / "tmp").rmdir()
+    (tmp_path / "tmp").write_text("")
+    assert doctor_machine.check_cache().state == "failure"

@@ -29,6 +29,8 @@ ProfileName = Literal["auto", "cpu", "vulkan-igpu", "gpu-24gb", "low-latency"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
 LoadMode = Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"]
 
+_ALIKE = 0.75
+"""Of difflib, from which on a name is taken for a mistyped other one."""
 _OWN_PREFIXES = ("llamacpp_", "turbo_")
 """Prefixes of which every unknown name is a mistake; OLLAMA_* belongs to Ollama itself."""
 
@@ -140,11 +142,11 @@ class Settings(BaseSettings):
     llamacpp_threads_batch: int | None = Field(default=None, ge=1)
     """CPU threads for reading prompts. Unset: those of LLAMACPP_THREADS."""
 
-    llamacpp_batch_size: int | None = Field(default=None, ge=32)
+    llamacpp_batch_size: int | None = Field(default=None, ge=32, le=65_536)
     """Most prompt tokens, of all slots together, between two tokens of whoever is writing. Unset:
     what the profile says, else 512."""
 
-    llamacpp_ubatch_size: int | None = Field(default=None, ge=32)
+    llamacpp_ubatch_size: int | None = Field(default=None, ge=32, le=65_536)
     """Tokens that are computed at once; memory for computing grows with it. Unset: what the profile
     says, else 512."""
 
@@ -161,7 +163,7 @@ class Settings(BaseSettings):
     """How the weights get into memory: mapped, copied (none), locked, or by direct I/O. Unset: what
     the profile says, else mapped."""
 
-    llamacpp_start_timeout_s: float = Field(default=300.0, gt=0)
+    llamacpp_start_timeout_s: float = Field(default=300.0, gt=0, le=86_400)
     """Seconds that a server may take to load its model."""
 
     ollama_local: str = "http://127.0.0.1:11434"
@@ -245,6 +247,21 @@ class Settings(BaseSettings):
     @classmethod
     def _paths(cls, value: object) -> object:
         return [x for x in value.split(os.pathsep) if x] if isinstance(value, str) else value
+
+    @field_validator(
+        "backend",
+        "llamacpp_profile",
+        "llamacpp_split_mode",
+        "llamacpp_speculation",
+        "llamacpp_flash_attention",
+        "llamacpp_load_mode",
+        "sandbox",
+        "turbo_determinism",
+        mode="before",
+    )
+    @classmethod
+    def _in_any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
 
     @field_validator("llamacpp_tensor_split")
     @classmethod
@@ -429,15 +446,23 @@ def _from_names(names: Mapping[str, str], source: str) -> dict[str, str]:
         if key in Settings.model_fields:
             if value != "":
                 found[key] = value
-        elif key.startswith(_OWN_PREFIXES):
+        elif key.startswith(_OWN_PREFIXES) or _is_mistyped(key):
             _refuse_unknown(key, source, upper=True)
     return found
+
+
+def _is_mistyped(key: str) -> bool:
+    """Whether the name is one of ours with a slip in its prefix; other programs have names, too."""
+    first = key.partition("_")[0]
+    if not difflib.get_close_matches(first, [x.rstrip("_") for x in _OWN_PREFIXES], cutoff=0.85):
+        return False
+    return bool(difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.9))
 
 
 def _refuse_unknown(key: str, source: str, *, upper: bool) -> None:
     if key in Settings.model_fields:
         return
-    near = difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=_ALIKE)
     shown, suggestion = (key, near[0] if near else "")
     if upper:
         shown, suggestion = shown.upper(), suggestion.upper()
@@ -448,11 +473,13 @@ def _refuse_unknown(key: str, source: str, *, upper: bool) -> None:
 
 
 def _explain(error: ValidationError, origin: Mapping[str, str]) -> SettingsError:
-    lines = []
+    wrong: dict[str, list[str]] = {}  # a field of several types has a problem with each
     for problem in error.errors():
         field = str(problem["loc"][0])
-        value = problem.get("input")
-        lines.append(f"{origin.get(field, 'settings')}: {field.upper()}={value}: {problem['msg']}")
+        said = problem["msg"].removeprefix("Value error, ")
+        place = f"{origin.get(field, 'settings')}: {field.upper()}={problem.get('input')}"
+        wrong.setdefault(place, []).append(said)
+    lines = (f"{place}: {'; or: '.join(dict.fromkeys(said))}" for place, said in wrong.items())
     return SettingsError(
-        "\n".join(dict.fromkeys(lines)), fix="Correct the value; .env.example explains each field."
+        "\n".join(lines), fix="Correct the value; .env.example explains each field."
     )

@@ -57,6 +57,16 @@ def _with_the_model(choices: Choices, info: GgufInfo) -> Iterator[tuple[str, str
 
 
 def _of_settings(choices: Choices) -> Iterator[tuple[str, str]]:
+    context, answer = (
+        choices.of("llamacpp_context_size").value,
+        choices.settings.turbo_answer_tokens,
+    )
+    if context <= answer:
+        yield (
+            f"LLAMACPP_CONTEXT_SIZE={context} has no room for an answer of "
+            f"TURBO_ANSWER_TOKENS={answer} and its prompt.",
+            "Raise the first (4096 is the default) or lower the second.",
+        )
     kind = choices.of("llamacpp_cache_type_v").value
     if kind in QUANTISED and choices.of("llamacpp_flash_attention").value == "off":
         yield (

@@ -113,7 +113,8 @@ class DaemonKeeper:
                 f"answer between. The last time: {reason}",
                 log=self._serving.log,
                 fix="Another model, a smaller LLAMACPP_CONTEXT_SIZE or another llama-server "
-                "(LLAMACPP_BINARY_PATH) may do better; `turbo server logs` says more.",
+                "(LLAMACPP_BINARY_PATH) may do better, or a longer REQUEST_TIMEOUT_S; "
+                "`turbo server logs` says more.",
             )
         self._in_a_row += 1
         self._serving.process.send_group(signal.SIGKILL)

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic
 
 from agent.core.backend_manager import get_backend
-from agent.core.config import Settings, cache_dir, embedded_model
+from agent.core.config import Settings, embedded_model
 from agent.core.daemon_joining import beside_the_daemon, joined_daemon
 from agent.core.daemon_record import Serving
 from agent.core.doctor_answers import (
@@ -28,6 +28,7 @@ from agent.core.doctor_answers import (
 )
 from agent.core.doctor_check import Check, failed, unchecked
 from agent.core.doctor_machine import (
+    check_cache,
     check_cpu,
     check_disk,
     check_git,
@@ -60,12 +61,12 @@ async def examine(settings: Settings, *, repository: Path | None) -> tuple[Check
         engine = [*unchecked(_OURS, f"{elsewhere} is set"), *await _attached(settings, elsewhere)]
     else:
         engine = await _own(settings)
-    places = {"cache": cache_dir(), "repository": repository or Path.cwd()}
     return (
         *engine,
         await check_sandbox(),
         await check_git(),
-        *(check_disk(name, path) for name, path in places.items()),
+        check_cache(),
+        check_disk("repository", repository or Path.cwd()),
     )
 
 

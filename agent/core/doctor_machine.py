@@ -9,7 +9,8 @@ from pathlib import Path
 
 from agent.core.command import run_command
 from agent.core.doctor_check import Check, failed, warned
-from agent.core.errors import CommandError
+from agent.core.errors import CommandError, EngineError
+from agent.core.folders import cache_folder, why_elsewhere
 from agent.core.hardware import Hardware
 from agent.core.launch_ladder import given_up
 from agent.core.launch_plan import gib
@@ -88,6 +89,19 @@ async def check_git() -> Check:
         fix=fix if old else "",
         details=details,
     )
+
+
+def check_cache() -> Check:
+    """Where the cache really is, and the room there."""
+    try:
+        place = cache_folder("logs").parent
+    except EngineError as error:
+        return failed("disk of the cache", error)
+    check, elsewhere = check_disk("cache", place), why_elsewhere()
+    if elsewhere is None or check.state == "failure":
+        return check
+    why, _, fix = elsewhere.partition(". ")
+    return warned(check.name, f"{check.found}: {why}", fix, check.details)
 
 
 def check_disk(what: str, path: Path) -> Check:

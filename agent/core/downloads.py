@@ -19,7 +19,10 @@ from agent.core.errors import DownloadError
 
 _TIMEOUT = httpx.Timeout(30.0, connect=15.0)
 """Seconds of silence; a whole download may take as long as it takes."""
-_NETWORK = "Check that this machine is online; behind a proxy set HTTPS_PROXY (and SSL_CERT_FILE)."
+_NETWORK = (
+    "Check that this machine is online, and TURBO_RELEASES_URL where it is set; behind a proxy "
+    "set HTTPS_PROXY (and SSL_CERT_FILE)."
+)
 
 
 @contextmanager

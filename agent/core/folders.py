@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent.core.config import cache_dir
-from agent.core.errors import SettingsError
+from agent.core.errors import EngineError
 
 _PREFIX = "turbo-private-"
 _MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - only a private folder with a random name is made
@@ -25,7 +25,7 @@ def cache_folder(name: str, *, private: bool = False) -> Path:
     """The folder `name` of the cache, made when needed; one in the temporary folder when the cache
     cannot be written (no home, a full or read-only disk). A `private` one only we can read.
 
-    Raises SettingsError when neither can be written."""
+    Raises EngineError when neither can be written."""
     wanted = cache_dir() / name
     if _made(wanted):
         if private:
@@ -35,7 +35,7 @@ def cache_folder(name: str, *, private: bool = False) -> Path:
     base = _elsewhere()
     # The name can be guessed, so somebody else may have made it.
     if not (_made(base, mode=0o700) and _is_ours(base) and _made(base / name)):
-        raise SettingsError(
+        raise EngineError(
             f"Neither {wanted} nor {base / name} can be written.",
             fix="Set XDG_CACHE_HOME to a folder of yours with room in it.",
         )
@@ -47,7 +47,8 @@ def why_elsewhere() -> str | None:
     if _made(cache_dir()):
         return None
     return (
-        f"{cache_dir()} cannot be written, so {_elsewhere()} is used instead. "
+        f"{cache_dir()} cannot be written, so {_elsewhere()} is used instead, as by all programs "
+        "of yours without a cache. "
         "To keep prefixes and logs, set XDG_CACHE_HOME to a folder that can."
     )
 

@@ -18,7 +18,7 @@ _KEEPALIVE_S = 3.0
 HIDDEN = "***@"
 """Stands for user and password in an address."""
 
-_URL_FIX = "Write it as http://host:port."
+_URL_FIX = "Write it as http://host:port, or https://host/path where it has one."
 
 _MAP: dict[type[httpx.RequestError], type[BackendError]] = {
     httpx.ReadTimeout: BackendStalled,

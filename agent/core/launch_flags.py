@@ -58,7 +58,8 @@ def add_threads(sheet: FlagSheet, basis: Basis, notes: list[str]) -> int:
 
     choice = of("llamacpp_threads")
     if choice.value is not None:
-        threads, why = bounded(choice), "as set, within the physical cores"
+        threads = bounded(choice)
+        why = "as set" if threads == choice.value else "not more than physical cores"
     elif is_tiny(basis.info):
         threads, why = 1, "so small a model waits more for its threads than it gains"
     else:
@@ -109,18 +110,22 @@ def add_devices(sheet: FlagSheet, basis: Basis, ladder: Ladder, notes: list[str]
             chosen = lowered(layers, changed=True)
         else:
             chosen, why = vulkan, "so small a model is slower on a GPU"
-            reason = "So small a model runs on the CPU alone"
+            reason = "So small a model runs on the CPU alone, if there is a GPU or not"
         sheet.add(["--device", "none"], ["--n-gpu-layers", "0"], why=why, choice=chosen)
         notes += [f"{reason}, so {field.upper()} is not used." for field in _unused(basis)]
     elif shape.gpu_layers != "auto":
         chosen = lowered(layers, changed=shape.gpu_layers != ladder.asked.gpu_layers)
         count = str(shape.gpu_layers)
         why = "layers kept on the GPU"
+        if not basis.hardware.devices and basis.binary.knows("--list-devices"):
+            why = "without effect: there is no GPU"
         sheet.add(["--n-gpu-layers", count], ["-ngl", count], why=why, choice=chosen)
     if not (shape.devices and basis.hardware.devices):
         if shape.devices and not basis.binary.knows("--list-devices"):
             return  # there may be devices that we were not told of
         sheet.add(["--fit", "off"], why="there is no device to fit layers to; it starts sooner")
+        if shape.devices:
+            notes += [f"No GPU is found, so {x.upper()} has no effect." for x in _unused(basis)]
         return
     offload = of("llamacpp_kv_offload")
     if offload.value is not None:

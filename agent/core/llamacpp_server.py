@@ -29,6 +29,8 @@ from agent.core.server_deaths import PORT_TAKEN, Death, explain_death
 from agent.core.server_log import end_of, keep_bounded
 from agent.core.server_notes import noted
 
+_KNOWN_LINES = 2
+"""Of the log, where the cause is known and said."""
 _PATIENCE_S = 0.3
 """After each TERM. An idle server needs 0.1 s; with a live stream it would take a second, but the
 second TERM ends it at once (rule 12). It keeps nothing that could be lost."""
@@ -154,7 +156,7 @@ class LlamaCppServer:
             f"llama-server {cause.reason} ({self.model.name}, port {self.plan.port}).",
             kind=cause.kind,
             log=self.log,
-            log_tail=self.log_tail(),
+            log_tail=self.log_tail() if cause.kind == "other" else self.log_tail(_KNOWN_LINES),
             fix=cause.fix,
         )
 

@@ -119,7 +119,8 @@ class ServerKeeper:
             f"The last time: {reason}",
             log=self.server.log,
             fix="Another model, a smaller LLAMACPP_CONTEXT_SIZE or another llama-server "
-            "(LLAMACPP_BINARY_PATH) may do better; the log says more.",
+            "(LLAMACPP_BINARY_PATH) may do better, or a longer REQUEST_TIMEOUT_S; "
+            "the log says more.",
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.core import folders
-from agent.core.errors import SettingsError
+from agent.core.errors import EngineError
 from agent.core.folders import cache_folder, private_folder, why_elsewhere
 from agent.core.server_log import end_of, new_log
 
@@ -44,7 +44,7 @@ def test_a_foreign_folder_of_the_guessable_name(
     (tmp_path / "theirs").mkdir()
     trap = own_temporary_folder / f"turbo-local-coder-{os.getuid()}"
     trap.symlink_to(tmp_path / "theirs")
-    with pytest.raises(SettingsError, match="can be written") as refused:
+    with pytest.raises(EngineError, match="can be written") as refused:
         cache_folder("logs")
     assert "XDG_CACHE_HOME" in refused.value.fix
     assert not list((tmp_path / "theirs").iterdir())
