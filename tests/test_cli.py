@@ -526,3 +526,30 @@ def test_saved_prefixes_are_listed_and_removed(
     )
     assert said(capsys, "prefixes", "prune") == (0, "1 prefix removed, 3.0 MiB freed")
     assert "0 prefixes" in said(capsys, "prefixes", "list")[1]
+
+
+PLAN = f"exec {sys.executable} -m agent server plan"
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "said"),
+    [
+        (f"{PLAN} >/dev/full", 2, "cannot write standard output"),
+        (f"set -o pipefail; ({PLAN} --json) | true", 141, ""),
+        (
+            "LC_ALL=POSIX PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 "
+            f"exec {sys.executable} -m agent run --task x --repo /\u65e5\u672c",
+            2,
+            "not a git repository",
+        ),
+    ],
+)
+def test_output_that_cannot_be_written_as_it_is(
+    repository: Path, script: str, code: int, said: str
+) -> None:
+    ended = subprocess.run(
+        ["bash", "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=repository
+    )
+    assert ended.returncode == code
+    assert said in ended.stderr.decode(errors="replace")
+    assert b"Traceback" not in ended.stderr

@@ -163,3 +163,9 @@ def test_a_gpu_profile_without_a_gpu(capfd: Capture, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("GGML_VK_VISIBLE_DEVICES", "")
     assert main(["server", "plan"]) == 3
     assert "LLAMACPP_PROFILE=gpu-24gb" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("minutes", ["inf", "1e300", "nan", "0"])
+def test_no_server_sleeps_after_so_long(capfd: Capture, own_place: Path, minutes: str) -> None:
+    assert main(["server", "start", "--sleep-idle", minutes]) == 2
+    assert "--sleep-idle" in capfd.readouterr().err

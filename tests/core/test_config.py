@@ -144,3 +144,33 @@ def test_every_field_is_in_the_example_file_with_its_default() -> None:
     assert shown == fields
     before = [lines[number - 1] for number, line in enumerate(lines) if line.startswith("BACKEND")]
     assert before[0].startswith("#")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("LLAMACPP_N_GPU_LAYERS", "-1", r"=-1: [^\n]*'all'; or: [^\n]*greater"),
+        ("LLAMACPP_TENSOR_SPLIT", "x", r"=x: Input should be numbers"),
+        ("LLAMACPP_BATCH_SIZE", "10000000", "less than or equal"),
+        ("LLAMACPP_START_TIMEOUT_S", "inf", "less than or equal"),
+        ("LLAMACPP_NONSENSE", "4", r"unknown setting LLAMACPP_NONSENSE\n\.env\.example"),
+        ("LLAMACP_PARALLEL", "4", "Did you mean LLAMACPP_PARALLEL"),
+    ],
+)
+def test_what_is_wrong_is_told_once(sources: Sources, name: str, value: str, said: str) -> None:
+    sources.environ[name] = value
+    with pytest.raises(SettingsError) as caught:
+        sources.load()
+    assert re.search(said, str(caught.value)), str(caught.value)
+    assert str(caught.value).count(name) == 1
+    assert "Value error" not in str(caught.value)
+
+
+def test_names_of_other_programs_are_left_alone(sources: Sources) -> None:
+    sources.environ |= {"LLAMA_ARG_PORT": "1", "SANDBOXES": "1", "TURBOVNC_PORT": "1"}
+    assert sources.load().llamacpp_port == 0
+
+
+def test_words_are_taken_in_any_case(sources: Sources) -> None:
+    sources.environ |= {"LLAMACPP_PROFILE": "CPU", "BACKEND": "LlamaCpp"}
+    assert (sources.load().llamacpp_profile, sources.load().backend) == ("cpu", "llamacpp")
