@@ -115,9 +115,9 @@ def run(model: _Model = None, sleep_idle: _SleepIdle = None) -> None:
 
     idle_s = None if sleep_idle is None else sleep_seconds(sleep_idle)
     try:
-        run_until_signal(serve(_settings(model), sleep_idle_s=idle_s, say=_say))
+        run_until_signal(serve(_settings(model), sleep_idle_s=idle_s, say=_log))
     except Interrupted:
-        _say("The daemon ends, as it was asked to.")
+        _log("The daemon ends, as it was asked to.")
 
 
 def install_service(model: _Model = None, sleep_idle: _SleepIdle = None) -> None:
@@ -202,6 +202,13 @@ def _duration(seconds: float) -> str:
         return f"{whole} s"
     minutes = whole // 60
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _log(line: str) -> None:
+    """A line of the daemon's own log, with its time."""
+    from agent.core.daemon_control import stamped
+
+    _say(stamped(line))
 
 
 def _say(line: str) -> None:

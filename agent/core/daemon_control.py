@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import sys
 import time
@@ -31,6 +32,7 @@ _STOP_PATIENCE_S = 10.0
 """The daemon needs less than a second to end its server."""
 _PAUSE_S = 0.02
 _LOG_LIMIT = 1 << 20
+_TIME = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 
 Say = Callable[[str], None]
 
@@ -69,6 +71,11 @@ def log_folder() -> Path:
 def daemon_log() -> Path:
     """The log of the daemon itself, when `start` started it."""
     return log_folder() / "daemon.log"
+
+
+def stamped(line: str) -> str:
+    """A line for the daemon's log, with the time of now."""
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}"
 
 
 def start(settings: Settings, *, sleep_idle_min: float | None, say: Say) -> Started:
@@ -117,7 +124,7 @@ def _start(settings: Settings, sleep_idle_min: float | None, say: Say) -> Starte
             child.end(patience_s=_STOP_PATIENCE_S)
         raise
     for line in _since(log, before).splitlines():
-        say(line)
+        say(_TIME.sub("", line))
     return Started(record=record, already=False)
 
 

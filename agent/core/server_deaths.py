@@ -127,6 +127,11 @@ _SIGNALS = {
         reason="died of SIGILL: it was compiled for a newer CPU than this one",
         fix=INSTALL,
     ),
+    signal.SIGXFSZ: Death(
+        kind="other",
+        reason="died of SIGXFSZ: a file of it became larger than ulimit -f lets it",
+        fix="Raise that limit (ulimit -f unlimited).",
+    ),
     signal.SIGKILL: Death(
         kind="killed",
         reason="was killed (SIGKILL); the system does that when memory runs out",

@@ -126,7 +126,12 @@ def test_the_whole_command_line() -> None:
     ("given", "info", "flag", "expected"),
     [
         ({"llamacpp_parallel": 1}, LARGE, "--ctx-size", "4096"),
-        ({"llamacpp_context_size": 1000, "llamacpp_parallel": 2}, LARGE, "--ctx-size", "2048"),
+        (
+            {"llamacpp_context_size": 1000, "turbo_answer_tokens": 500, "llamacpp_parallel": 2},
+            LARGE,
+            "--ctx-size",
+            "2048",
+        ),
         ({"llamacpp_context_size": 32768}, LARGE, "--ctx-size", str(4 * 32768)),
         ({}, replace(LARGE, context_length=1000), "--ctx-size", str(4 * 1024)),
         ({}, replace(LARGE, context_length=0), "--ctx-size", str(4 * 4096)),

@@ -51,7 +51,7 @@ async def compare(
     "given",
     [
         {},
-        {"llamacpp_parallel": 3, "llamacpp_context_size": 1000},
+        {"llamacpp_parallel": 3, "llamacpp_context_size": 1000, "turbo_answer_tokens": 500},
         {"llamacpp_cache_type_k": "q8_0", "llamacpp_cache_type_v": "q5_1"},
         {"llamacpp_flash_attention": "off", "llamacpp_ubatch_size": 256},
         {"llamacpp_batch_size": 128, "llamacpp_load_mode": "none"},
