@@ -174,7 +174,7 @@ def test_a_binary_that_cannot_run_is_passed_over(
     with pytest.raises(BinaryError) as caught:
         find_binary(at(bad), cache=tmp_path / "c", limit_s=2.0)
     assert reason in caught.value.message
-    assert "LLAMACPP_BINARY_PATH" in caught.value.fix
+    assert "LLAMACPP_BINARY_PATH" in str(caught.value)
     in_order(monkeypatch, bad, good)
     found = find_binary(Settings(), cache=tmp_path / "c", limit_s=2.0)
     assert found.path == good
