@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from agent.core.config import Settings, embedded_model
+from agent.core.config import Settings
 from agent.core.engine_choices import Choices, uses_devices
 from agent.core.errors import ServerDied
 from agent.core.folders import cache_folder, private_folder
@@ -30,6 +30,8 @@ from agent.core.launch_shape import Basis, open_ladder
 from agent.core.llamacpp_ask import WRONG_CPU
 from agent.core.llamacpp_binary import find_binary
 from agent.core.llamacpp_server import LlamaCppServer
+from agent.core.model_choice import chosen_model
+from agent.core.model_store import using
 from agent.core.model_variants import smaller_quantisations
 from agent.core.remembered_rung import keep, recall
 from agent.core.server_log import new_log, start_of
@@ -69,7 +71,7 @@ async def prepare(settings: Settings, refused: Mapping[Path, str] | None = None)
     `refused` names binaries that failed and why. Raises ModelError, BinaryError or SettingsError.
     """
     notes = [] if settings.llamacpp_model_path else [_EMBEDDED_NOTICE]
-    model = (settings.llamacpp_model_path or embedded_model()).expanduser().absolute()
+    model = await asyncio.to_thread(chosen_model, settings)
     choices = Choices(settings)
     info = await asyncio.to_thread(facts_of, model, cache_folder("models-known"))
     find = partial(find_binary, settings, cache=cache_folder("binaries"), refused=refused)
@@ -121,6 +123,7 @@ async def open_server(
                     api_key_file=folder / "key",
                 )
                 say(*prepared.notes, *plan.notes)
+                stack.enter_context(using(plan.model))
                 plan = with_sleep(plan, prepared.basis.binary, sleep_idle_s)
                 launch = LlamaCppServer.launch(
                     plan, log=new_log(logs), timeout_s=settings.llamacpp_start_timeout_s

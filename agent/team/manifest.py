@@ -31,7 +31,7 @@ class Manifest(BaseModel):
     """The commit that it started from."""
     task: Task
     settings: dict[str, Any]
-    """All but the API key, as JSON values."""
+    """All but keys and tokens, as JSON values."""
     engine: dict[str, Any]
     """Backend, slots, context, and for a server of ours its build, argv and model digest."""
     versions: dict[str, str]
@@ -56,7 +56,7 @@ class Manifest(BaseModel):
             replay_of=replay_of,
             base=workspace.base,
             task=task,
-            settings=settings.model_dump(mode="json", exclude={"llamacpp_api_key"}),
+            settings=settings.model_dump(mode="json", exclude={"llamacpp_api_key", "hf_token"}),
             engine=served | dict(opened.engine),
             versions={
                 "turbo": agent.__version__,
