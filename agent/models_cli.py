@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from agent.core.config import Settings
+    from agent.core.hardware import Hardware
+    from agent.core.model_advice import Advice
     from agent.core.model_name import ModelName
     from agent.core.model_store import StoredModel
 
@@ -74,9 +77,162 @@ def pull(
 
 
 @app.command()
+def recommend(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="As a JSON list; sizes are bytes.")
+    ] = False,
+) -> None:
+    """Say which models of the catalogue suit this machine as it is now, the best first."""
+    from agent.core.config import load_settings
+    from agent.core.model_advice import advise
+    from agent.core.model_catalogue import catalogue
+    from agent.core.model_room import gib
+
+    settings = load_settings()
+    hardware = _machine(settings)
+    found = advise(catalogue(), hardware, settings)
+    if as_json:
+        typer.echo(json.dumps([_as_object(each) for each in found], indent=1))
+        return
+    cores = f"{hardware.physical_cores} core{'s' if hardware.physical_cores > 1 else ''}"
+    gpus = [f"{x.description} ({gib(x.free)} free)" for x in hardware.devices] or ["no GPU in use"]
+    typer.echo(f"{cores}, {gib(hardware.memory_available)} of memory free, {', '.join(gpus)}")
+    slots = f"{settings.llamacpp_parallel} slots of {settings.llamacpp_context_size} tokens"
+    typer.echo(f"Needs are for {slots}.\n")
+    typer.echo(f"{'model':<24}  {'needs':>9}  {'machine':>7}  {'licence':<13}  why")
+    for each in found:
+        needs = gib(each.needed) if each.needed else "?"
+        machine = f"{each.memory_class} GB" if each.memory_class else "?"
+        line = f"{each.entry.name:<24}  {needs:>9}  {machine:>7}  {each.entry.licence:<13}"
+        typer.echo(f"{line}  {each.why}")
+    if found and found[0].verdict == "fits":
+        typer.echo(f"\nturbo models pull {found[0].entry.name}")
+
+
+@app.command("rm")
+def remove_model(names: Annotated[list[str], typer.Argument(metavar="NAME[:QUANT]...")]) -> None:
+    """Remove models from the cache; refused while somebody uses them."""
+    from agent.core.errors import ModelError
+    from agent.core.model_room import gib
+    from agent.core.model_store import remove
+
+    for model in [_stored(name) for name in names]:
+        if not remove(model):
+            raise ModelError(
+                model.path,
+                "somebody uses it just now",
+                fix="End the runs that use it; for the daemon: turbo server stop.",
+            )
+        typer.echo(f"{_name_of(model)} removed, {gib(model.size)} freed")
+
+
+@app.command()
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME[:QUANT]]...", help="Default: all.")
+    ] = None,
+) -> None:
+    """Compute the digests of the files again and compare them with those that were published."""
+    from agent.core.errors import ModelError
+    from agent.core.model_store import broken_files
+
+    bad: list[Path] = []
+    for model in [_stored(name) for name in names] if names else _whole_models():
+        broken = broken_files(model)
+        bad += broken
+        state = f"differs: {', '.join(x.name for x in broken)}" if broken else "as published"
+        typer.echo(f"{_name_of(model):<34}  {state}")
+    if bad:
+        raise ModelError(
+            bad[0],
+            "not what was published any more",
+            fix="Remove it and fetch it again: turbo models rm NAME, turbo models pull NAME.",
+        )
+
+
+@app.command()
+def prune(
+    max_gb: Annotated[
+        float | None,
+        typer.Option(min=0, help="GiB that may stay; default: MODEL_CACHE_MAX_GB."),
+    ] = None,
+) -> None:
+    """Remove the least recently used models until the rest is within a limit."""
+    from agent.core.config import load_settings
+    from agent.core.model_room import GIB, gib, make_room
+
+    limit = load_settings().model_cache_max_gb if max_gb is None else max_gb
+    removed = make_room(round(limit * GIB))
+    for entry in removed:
+        typer.echo(f"{entry.what} removed, {gib(entry.size)} freed")
+    if not removed:
+        typer.echo(f"Nothing was removed for a limit of {gib(round(limit * GIB))}.")
+
+
+@app.command()
 def path(name: Name) -> None:
     """Print the path of a model that is here, for scripts."""
     typer.echo(_stored(name).path)
+
+
+@app.command()
+def info(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A GGUF file, or a model's name.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object; sizes are bytes.")
+    ] = False,
+) -> None:
+    """Print what a model file tells of itself, and the memory that it takes here."""
+    from agent.core.config import load_settings
+    from agent.model_view import facts_as_object, facts_of_file
+
+    settings = load_settings(overrides={"llamacpp_model_path": Path(file)})
+    found = facts_of_file(settings, _machine(settings))
+    if as_json:
+        typer.echo(json.dumps(facts_as_object(found), indent=1))
+        return
+    for line in found.lines():
+        typer.echo(line)
+
+
+def _machine(settings: Settings) -> Hardware:
+    """This machine, with the GPUs that the llama-server here finds."""
+    import asyncio
+
+    from agent.core.errors import BinaryError
+    from agent.core.folders import cache_folder
+    from agent.core.hardware import read_hardware, with_devices
+    from agent.core.llamacpp_binary import find_binary
+
+    hardware = read_hardware()
+    if settings.llamacpp_use_vulkan == "0":
+        return hardware
+    try:
+        binary = find_binary(settings, cache=cache_folder("binaries"))
+    except BinaryError:
+        return hardware  # a model can be chosen before there is a server
+    return asyncio.run(with_devices(hardware, binary))
+
+
+def _as_object(advice: Advice) -> dict[str, Any]:
+    entry = advice.entry
+    return {
+        "name": entry.name,
+        "repository": entry.repository,
+        "quantisation": entry.quantisation,
+        "licence": entry.licence,
+        "size": entry.size,
+        "needed": advice.needed,
+        "memory_class_gb": advice.memory_class,
+        "verdict": advice.verdict,
+        "why": advice.why,
+    }
+
+
+def _whole_models() -> list[StoredModel]:
+    from agent.core.model_store import stored_models
+
+    return stored_models()
 
 
 def _parsed(name: str) -> ModelName:
@@ -122,9 +278,3 @@ def _name_of(model: StoredModel) -> str:
 
 def _say(text: str) -> None:
     typer.echo(text, err=True)
-
-
-def _all_or(names: Sequence[str]) -> list[StoredModel]:
-    from agent.core.model_store import stored_models
-
-    return [_stored(name) for name in names] if names else stored_models()

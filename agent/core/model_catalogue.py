@@ -52,10 +52,10 @@ class Entry(_Strict):
     repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     licence: str
     """As the hub abbreviates it."""
-    parameters: str
-    """As its makers count them."""
-    active: float = Field(default=1.0, gt=0, le=1)
-    """Part of its weights that is read for a token: less than all in a mixture of experts."""
+    parameters: float = Field(gt=0)
+    """Thousand millions, as its makers count them."""
+    active: float | None = Field(default=None, gt=0)
+    """Those of them that are read for a token, where that is not all: in a mixture of experts."""
     quantisation: str = USUAL
     """Taken when none is named."""
     sizes: Mapping[str, Count] = {}

@@ -7,6 +7,7 @@ from pathlib import Path
 from agent.core.config import Settings, embedded_model
 from agent.core.errors import ModelError
 from agent.core.gguf_info import available_models
+from agent.core.hardware import Hardware
 from agent.core.model_name import ModelName, name_in
 
 
@@ -51,3 +52,18 @@ def _stored(name: ModelName) -> Path:
             fix=f"Fetch it: turbo models pull {name}",
         )
     return model.path
+
+
+def embedded_notice(hardware: Hardware, settings: Settings) -> str:
+    """What to say when no model is set: that the embedded one runs, and what gets a better one."""
+    from agent.core.model_advice import best_fitting  # noqa: PLC0415
+    from agent.core.model_catalogue import catalogue  # noqa: PLC0415
+    from agent.core.model_store import find_stored  # noqa: PLC0415
+
+    said = "No model set: the small embedded one runs; it demonstrates the machinery. For work: "
+    best = best_fitting(catalogue(), hardware, settings)
+    if best is None:
+        return f"{said}turbo models recommend."
+    if find_stored(best.repository, best.quantisation, best.quantisation):
+        return f"{said}--model {best.name}"
+    return f"{said}turbo models pull {best.name}, then --model {best.name}"

@@ -36,6 +36,7 @@ from agent.core.model_store import (
     find_stored,
     folder_of,
     part_of,
+    unfinished_parts,
     write_record,
 )
 
@@ -111,6 +112,7 @@ class _Pull:
                 there = find_stored(self._repository.name, wanted, wanted)
                 if there is not None:  # somebody else was faster
                     return Pulled(model=there, fetched=False)
+                self._drop_stale()
                 refuse_too_large(self._asked, self._chosen.size, self._limit, self._missing())
                 self._evict(self._missing())
                 for file in self._chosen.files:
@@ -128,6 +130,13 @@ class _Pull:
                 waiting = changing(self._folder, self._chosen.name, patience_s=math.inf)
                 stack.enter_context(waiting)
             yield
+
+    def _drop_stale(self) -> None:
+        """Remove what is left of pulls of this model when it was published with other content."""
+        wanted = {self._part(file) for file in self._chosen.files}
+        for path, name in unfinished_parts():
+            if path.parent == self._folder and name == self._chosen.name and path not in wanted:
+                path.unlink(missing_ok=True)
 
     def _missing(self) -> int:
         """Bytes that are still to be fetched."""
@@ -181,6 +190,8 @@ class _Pull:
         with contextlib.suppress(OSError):
             if kept := part.stat().st_size:
                 fix = f"{fix}\n{gib(kept)} of it are kept: the same command goes on from there."
+            else:
+                part.unlink()
         return DownloadError(error.message, fix=fix, status=error.status)
 
     def _check_model(self) -> None:

@@ -21,7 +21,7 @@ from agent.core.config import models_dir
 from agent.core.errors import ModelError
 from agent.core.gguf_names import whole_name
 from agent.core.held_file import hold, is_used
-from agent.core.model_name import ModelName
+from agent.core.model_digest import computed_digest
 
 _RECORD, _PART, _LOCK = ".json", ".part", ".lock"
 _DIGITS = 16
@@ -162,6 +162,17 @@ def remove(model: StoredModel) -> bool:
         return ours
 
 
+def broken_files(model: StoredModel) -> list[Path]:
+    """Files of a model that are not what was published; every byte is read. Takes the time of
+    reading them, so the model is used meanwhile.
+
+    Raises ModelError when it is being removed.
+    """
+    with using(model.path):
+        paths = [(model.folder / file.name, file.sha256) for file in model.record.files]
+        return [path for path, published in paths if computed_digest(path) != published]
+
+
 def write_record(folder: Path, name: str, record: Record) -> StoredModel:
     """Declare a model whole. Raises OSError."""
     path = folder / f"{name}{_RECORD}"
@@ -205,9 +216,3 @@ def _read(path: Path) -> StoredModel | None:
         return None
     name = path.name.removesuffix(_RECORD)
     return StoredModel(record=record, folder=path.parent, name=name, used_at=used_at)
-
-
-def as_name(model: StoredModel) -> ModelName:
-    """By what it can be asked for again."""
-    wanted = model.record.quantisation or model.name
-    return ModelName(name=model.record.repository, wanted=wanted)

@@ -30,7 +30,7 @@ from agent.core.launch_shape import Basis, open_ladder
 from agent.core.llamacpp_ask import WRONG_CPU
 from agent.core.llamacpp_binary import find_binary
 from agent.core.llamacpp_server import LlamaCppServer
-from agent.core.model_choice import chosen_model
+from agent.core.model_choice import chosen_model, embedded_notice
 from agent.core.model_store import using
 from agent.core.model_variants import smaller_quantisations
 from agent.core.remembered_rung import keep, recall
@@ -40,10 +40,6 @@ from agent.core.server_sleep import with_sleep
 _PORT_TRIES = 4
 _LOG_LATE_S = 0.5
 """The server writes its log beside its work, so that it may be ready some lines ahead of it."""
-_EMBEDDED_NOTICE = (
-    "No model set: the small embedded one runs; it demonstrates the machinery. "
-    "Set LLAMACPP_MODEL_PATH or --model for work."
-)
 _RECALLED_NOTICE = (
     "The last start here had too little memory for more, and no more is free now than then."
 )
@@ -70,13 +66,13 @@ async def prepare(settings: Settings, refused: Mapping[Path, str] | None = None)
 
     `refused` names binaries that failed and why. Raises ModelError, BinaryError or SettingsError.
     """
-    notes = [] if settings.llamacpp_model_path else [_EMBEDDED_NOTICE]
     model = await asyncio.to_thread(chosen_model, settings)
     choices = Choices(settings)
     info = await asyncio.to_thread(facts_of, model, cache_folder("models-known"))
     find = partial(find_binary, settings, cache=cache_folder("binaries"), refused=refused)
     binary = await asyncio.to_thread(find)
     hardware = read_hardware()
+    notes = [] if settings.llamacpp_model_path else [embedded_notice(hardware, settings)]
     if uses_devices(choices, info):
         hardware = await with_devices(hardware, binary)
         if choices.profile == "vulkan-igpu":  # the user knows better than the device's name
