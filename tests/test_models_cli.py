@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +17,10 @@ from fakes.hub_server import HubServer
 from team.conftest import run_turbo
 from tiny_models import write_split_copy
 
+from agent import download_view
 from agent.cli import main
 from agent.core.config import embedded_model, models_dir
+from agent.download_view import shown
 
 NAME = "qwen2.5-coder-1.5b"
 REPOSITORY = "Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF"
@@ -78,6 +86,59 @@ async def test_a_model_in_parts_runs_by_the_name_of_its_repository(
     )
     assert ended.exit_code == 0, ended.err
     assert ended.last["status"] == "accepted"
+
+
+def test_the_daemon_takes_a_name_and_keeps_the_model(hub: HubServer, capsys: Capture) -> None:
+    assert said(capsys, "pull", NAME)[0] == 0
+    assert main(["server", "start", "--model", NAME]) == 0
+    try:
+        code, _, err = said(capsys, "rm", NAME)
+        assert (code, "turbo server stop" in err) == (3, True)
+        assert "in use" in said(capsys, "list")[1]
+        assert "Nothing was removed" in said(capsys, "prune", "--max-gb", "0")[1]
+    finally:
+        assert main(["server", "stop"]) == 0
+    assert said(capsys, "rm", NAME)[0] == 0
+
+
+def test_a_terminal_gets_a_bar_with_speed_and_time_left(hub: HubServer, own_place: Path) -> None:
+    hub.stall_at = 3 << 20
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agent", "models", "pull", NAME],
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120", "NO_COLOR": "1"},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        cwd=own_place,
+    )
+    os.close(theirs)
+    seen = ""
+    try:
+        while not re.search(r"3\.\d/5\.\d MB.*?MB/s.*?\d:\d\d:\d\d", seen):
+            seen += os.read(ours, 1 << 16).decode(errors="replace")
+        hub.go_on.set()
+        with contextlib.suppress(OSError):  # the other end is closed
+            while os.read(ours, 1 << 16):
+                pass
+        assert process.wait(20) == 0
+    finally:
+        hub.go_on.set()
+        process.kill()
+        process.communicate()
+        os.close(ours)
+
+
+def test_without_a_terminal_there_are_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(download_view, "_LINE_S", 0.0)
+    with shown("a.gguf", 4 << 20) as on_bytes:
+        on_bytes(1 << 20)  # was there before
+        on_bytes(1 << 20)
+    first, second, last = capsys.readouterr().err.splitlines()
+    assert first == "a.gguf: 1.0 of 4.0 MiB (25%), 0.0 MiB/s, ? left"
+    assert re.fullmatch(r"a\.gguf: 2\.0 of 4\.0 MiB \(50%\), [\d,.]+ MiB/s, 0:00 left", second)
+    assert last == "a.gguf: 2.0 MiB in 0:00"
 
 
 def test_the_commands_around_a_model(hub: HubServer, capsys: Capture) -> None:

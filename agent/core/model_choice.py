@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.core.config import Settings, embedded_model
 from agent.core.errors import ModelError
-from agent.core.gguf_info import available_models
-from agent.core.hardware import Hardware
 from agent.core.model_name import ModelName, name_in
+
+if TYPE_CHECKING:
+    from agent.core.hardware import Hardware
 
 
 def chosen_model(settings: Settings) -> Path:
@@ -26,7 +28,8 @@ def chosen_model(settings: Settings) -> Path:
 
 
 def _stored(name: ModelName) -> Path:
-    # The catalogue takes milliseconds to read, which a path does not cost.
+    # A run on the daemon with a path needs none of this.
+    from agent.core.gguf_info import available_models  # noqa: PLC0415
     from agent.core.model_catalogue import (  # noqa: PLC0415
         find_entry,
         nearest,

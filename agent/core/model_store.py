@@ -26,6 +26,8 @@ from agent.core.model_digest import computed_digest
 _RECORD, _PART, _LOCK = ".json", ".part", ".lock"
 _DIGITS = 16
 """Of a digest, in the name of a file on its way."""
+_LOOK_S = 0.25
+"""Whoever looks whether a model is used holds it for a moment."""
 _PATIENCE_S = 5.0
 """Whoever removes a model, or looks whether it may, is done sooner."""
 
@@ -143,8 +145,8 @@ def using(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def changing(folder: Path, name: str, *, patience_s: float = 0.0) -> Iterator[bool]:
-    """Have a model for ourselves; False when somebody uses or changes it."""
+def changing(folder: Path, name: str, *, patience_s: float = _LOOK_S) -> Iterator[bool]:
+    """Have a model for ourselves; False when somebody uses or changes it after `patience_s`."""
     with hold(lock_of(folder, name), patience_s=patience_s) as ours:
         yield ours
 
