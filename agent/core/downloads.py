@@ -14,7 +14,7 @@ import re
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -25,6 +25,9 @@ from agent.core.errors import DownloadError
 
 _TIMEOUT = httpx.Timeout(30.0, connect=15.0)
 """Seconds of silence; a whole download may take as long as it takes."""
+Watch = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Shows a download of this name and size; what it yields is told of every part, as `on_bytes` of
+`download` is."""
 Failure = Literal["unreachable", "silent", "lost"]
 """How a network fails: nobody there, nothing comes, or cut off."""
 

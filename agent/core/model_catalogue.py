@@ -17,8 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.core.config import user_catalogue
 from agent.core.errors import ModelError, SettingsError
-from agent.core.model_files import USUAL
-from agent.core.model_name import ModelName
+from agent.core.model_name import USUAL, ModelName
 
 PACKAGED = Path(__file__).parent.parent / "models" / "catalogue.toml"
 Count = Annotated[int, Field(gt=0)]

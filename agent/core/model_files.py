@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from agent.core.errors import ModelError
 from agent.core.gguf_names import GgufName, whole_name
-from agent.core.model_hub import HubFile, HubRepository
-from agent.core.model_name import ModelName
+from agent.core.model_name import USUAL, ModelName
 
-USUAL = "Q4_K_M"
-"""The quantisation that is taken when nobody names one: half the size of Q8_0 and little worse."""
+if TYPE_CHECKING:  # what asks the hub pulls in an HTTP client
+    from agent.core.model_hub import HubFile, HubRepository
+
+_PLAIN = re.compile(r"[\w.+-]+\.gguf", re.ASCII)
+"""Other names have no business in a cache, or on a terminal."""
 _NO_MODELS = ("mmproj", "imatrix")
 """GGUF files that go with a model and are none."""
 
@@ -45,7 +49,7 @@ def published(repository: HubRepository) -> list[Published]:
     groups: dict[tuple[str, int], list[HubFile]] = defaultdict(list)
     for file in repository.files:
         name = file_name(file)
-        if name.endswith(".gguf") and not any(x in name.lower() for x in _NO_MODELS):
+        if _PLAIN.fullmatch(name) and not any(x in name.lower() for x in _NO_MODELS):
             groups[whole_name(name), GgufName.of(name).parts].append(file)
     found = []
     for (name, parts), files in sorted(groups.items()):

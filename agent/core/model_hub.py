@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from agent.core.config import quiet_hub_library
 from agent.core.downloads import Failure, network_error
 from agent.core.errors import DownloadError
+from agent.core.model_name import parse_name
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -63,8 +64,10 @@ def look_up(repository: str, *, endpoint: str, token: str) -> HubRepository:
         finally:
             close_session()
     commit = info.sha or "main"
+    told = parse_name(info.id)
     return HubRepository(
-        name=repository,
+        # As its owner spells it; what could be no name of a folder stays out.
+        name=info.id if told and told.is_repository and not told.wanted else repository,
         commit=commit,
         files=tuple(
             HubFile(

@@ -7,6 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+USUAL = "Q4_K_M"
+"""The quantisation that is taken when nobody names one: half the size of Q8_0 and little worse."""
+
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _NAME = re.compile(rf"(?P<name>{_WORD})(?::(?P<wanted>{_WORD}))?")
 _REPOSITORY = re.compile(rf"(?P<name>{_WORD}/{_WORD})(?::(?P<wanted>{_WORD}))?")

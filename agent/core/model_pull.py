@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from agent.core.config import Settings, models_dir
-from agent.core.downloads import download, internet
+from agent.core.downloads import Watch, download, internet
 from agent.core.errors import DownloadError, ModelError
 from agent.core.folders import cache_folder
 from agent.core.gguf_info import read_gguf
@@ -40,8 +40,6 @@ from agent.core.model_store import (
     write_record,
 )
 
-Watch = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Shows a download of this name and size; what it yields is told of every part."""
 Say = Callable[[str], None]
 
 

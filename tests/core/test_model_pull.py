@@ -457,6 +457,27 @@ def test_a_whole_file_that_was_damaged_is_not_taken_for_one(hub: HubServer) -> N
     assert path.read_bytes() == model()
 
 
+def test_what_the_hub_says_names_no_other_folder(hub: HubServer) -> None:
+    hub.repositories[REPOSITORY]["id"] = "../../../tmp"
+    names = ("../../up-q4_k_m.gguf", "x\x1b[2J-q4_k_m.gguf", "..", ".gguf")
+    siblings = hub.repositories[REPOSITORY]["siblings"]
+    siblings += [{**siblings[0], "rfilename": name} for name in names[1:]]
+    assert get(hub).model.path == models_dir() / REPOSITORY / FILE
+    siblings[0]["rfilename"] = names[0]
+    hub.content[f"/{REPOSITORY}/resolve/{COMMIT}/{names[0]}"] = model()
+    with contextlib.suppress(DownloadError):
+        get(hub, f"{REPOSITORY}:up-q4_k_m")
+    assert {path.parent for path in models_dir().rglob("*.*")} <= {models_dir() / REPOSITORY}
+
+
+def test_the_spelling_of_the_owner_is_kept(hub: HubServer) -> None:
+    hub.repositories[REPOSITORY.upper()] = hub.repositories[REPOSITORY]
+    hub.content |= {k.replace(REPOSITORY, REPOSITORY.upper()): v for k, v in hub.content.items()}
+    done = get(hub, REPOSITORY.upper())
+    assert done.model.path == models_dir() / REPOSITORY / FILE
+    assert not get(hub).fetched
+
+
 def test_nothing_else_is_asked_of_the_hub(hub: HubServer) -> None:
     """huggingface_hub would tell it which program it runs in."""
     shutil.rmtree(models_dir(), ignore_errors=True)
