@@ -28,7 +28,7 @@ def list_models() -> None:
 
     from agent.core.config import load_settings, models_dir
     from agent.core.model_catalogue import catalogue
-    from agent.core.model_room import GIB, gib
+    from agent.core.model_room import GIB, gib, occupants
     from agent.core.model_store import stored_models
 
     there = stored_models()
@@ -36,7 +36,11 @@ def list_models() -> None:
         used = datetime.fromtimestamp(model.used_at, UTC).astimezone()
         state = "in use" if model.in_use else f"{used:%F %R}"
         typer.echo(f"{_name_of(model):<34}  {gib(model.size):>9}  {state:<16}  {model.path.name}")
-    total, limit = sum(model.size for model in there), load_settings().model_cache_max_gb
+    unfinished = [each for each in occupants() if not each.whole]
+    for each in unfinished:
+        typer.echo(f"{each.what:<34}  {gib(each.size):>9}  its pull goes on from there")
+    total = sum(model.size for model in there) + sum(each.size for each in unfinished)
+    limit = load_settings().model_cache_max_gb
     count = "1 model" if len(there) == 1 else f"{len(there)} models"
     typer.echo(f"{count}, {gib(total)} of {gib(round(limit * GIB))}, in {models_dir()}")
     here = {model.record.repository.lower() for model in there}

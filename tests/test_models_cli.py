@@ -19,6 +19,7 @@ from tiny_models import write_split_copy
 
 from agent import download_view
 from agent.cli import main
+from agent.core import downloads
 from agent.core.config import embedded_model, models_dir
 from agent.download_view import shown
 
@@ -168,6 +169,20 @@ def test_the_commands_around_a_model(hub: HubServer, capsys: Capture) -> None:
     assert not path.exists()
     code, _, err = said(capsys, "path", NAME)
     assert (code, f"turbo models pull {NAME}" in err) == (3, True)
+
+
+def test_what_is_left_of_a_pull_is_listed(
+    hub: HubServer, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "_PAUSES_S", (0.0,))
+    hub.cuts = [1 << 20, 0, 0]
+    code, _, err = said(capsys, "pull", NAME)
+    assert (code, "1.0 MiB of it are kept" in err) == (3, True)
+    out = said(capsys, "list")[1]
+    assert f"{FILE.removesuffix('.gguf')} (not whole)" in out
+    assert "0 models, 1.0 MiB of 50.0 GiB" in out
+    assert said(capsys, "pull", NAME)[0] == 0
+    assert "not whole" not in said(capsys, "list")[1]
 
 
 def test_pruning(hub: HubServer, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

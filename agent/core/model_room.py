@@ -20,7 +20,7 @@ GIB = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class Occupant:
     """Something that takes room."""
 
     what: str
@@ -30,13 +30,15 @@ class Entry:
     """False when it is in use."""
     free: bool
     """Nobody used it when we looked."""
+    whole: bool = True
+    """False: files on their way, or given up."""
 
 
-def entries(keep: str = "") -> list[Entry]:
+def occupants(keep: str = "") -> list[Occupant]:
     """All that takes room, the least recently used first; the model that `keep` names (as
     repository:quantisation) counts as used."""
     found = [
-        Entry(
+        Occupant(
             what=each.asked_as,
             size=each.size,
             used_at=each.used_at,
@@ -46,13 +48,13 @@ def entries(keep: str = "") -> list[Entry]:
         for each in stored_models()
     ]
     found += _unfinished()
-    return sorted(found, key=lambda entry: entry.used_at)
+    return sorted(found, key=lambda each: each.used_at)
 
 
-def make_room(limit: int, needed: int = 0, *, keep: str = "") -> list[Entry]:
+def make_room(limit: int, needed: int = 0, *, keep: str = "") -> list[Occupant]:
     """Remove models until `needed` bytes more stay within `limit`; what was removed. When that
     cannot be, because the rest is in use, as much is removed as there is need for all the same."""
-    there = entries(keep)
+    there = occupants(keep)
     excess = sum(entry.size for entry in there) + needed - limit
     removed = []
     for entry in there:
@@ -74,7 +76,7 @@ def refuse_too_large(name: Path, size: int, limit: int, missing: int) -> None:
             fix=f"Set MODEL_CACHE_MAX_GB to at least {size / GIB:.1f}, or pull a smaller "
             "quantisation.",
         )
-    there = entries()
+    there = occupants()
     kept = sum(entry.size for entry in there if not entry.free)
     if kept + missing > limit:
         raise ModelError(
@@ -102,16 +104,17 @@ def gib(size: int) -> str:
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.1f} MiB"
 
 
-def _unfinished() -> Iterator[Entry]:
+def _unfinished() -> Iterator[Occupant]:
     for path, name in unfinished_parts():
         with contextlib.suppress(OSError):
             about = path.stat()
-            yield Entry(
+            yield Occupant(
                 what=f"{name} (not whole)",
                 size=about.st_size,
                 used_at=about.st_mtime,
                 remove=_unfinished_remover(path, name),
                 free=_is_free(path.parent, name),
+                whole=False,
             )
 
 
