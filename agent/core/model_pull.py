@@ -1,8 +1,8 @@
 """Fetch a model from the hub into the cache: every file checked, placed in one step, resumable.
 
-A file is verified against the digest that the hub publishes before it gets its name, and the record
-that makes a model of the files is written last (model_store.py). Of two programs that pull the same
-model one fetches it and the other waits.
+A file is verified against the digest that the hub publishes before it gets its name, the files get
+theirs when all are here, and the record that makes a model of them is written last
+(model_store.py). Of two programs that pull the same model one fetches it and the other waits.
 """
 
 from __future__ import annotations
@@ -114,6 +114,9 @@ class _Pull:
                 refuse_too_large(self._asked, self._chosen.size, self._limit, self._missing())
                 self._evict(self._missing())
                 for file in self._chosen.files:
+                    self._fetch(file)
+                # Only now: until then it counts as what can be given up.
+                for file in self._chosen.files:
                     self._place(file)
                 self._check_model()
                 model = write_record(self._folder, self._chosen.name, self._record())
@@ -153,8 +156,8 @@ class _Pull:
                 f"model cache within {gib(self._limit)} (MODEL_CACHE_MAX_GB)."
             )
 
-    def _place(self, file: HubFile) -> None:
-        """Fetch a file, check it, and give it its name."""
+    def _fetch(self, file: HubFile) -> None:
+        """Have a file here, checked."""
         target, part = self._folder / file_name(file), self._part(file)
         if self._is_placed(target, file):
             return
@@ -171,11 +174,16 @@ class _Pull:
                 )
         except DownloadError as error:
             raise self._explained(error, part) from error
-        part.replace(target)
-        know_digest(target, cache_folder("digests"), file.sha256)
+
+    def _place(self, file: HubFile) -> None:
+        """Give a file its name."""
+        target, part = self._folder / file_name(file), self._part(file)
+        if part.exists():
+            part.replace(target)
+            know_digest(target, cache_folder("digests"), file.sha256)
 
     def _is_placed(self, target: Path, file: HubFile) -> bool:
-        """Whether a pull that was ended between two parts has placed this one already."""
+        """Whether a pull that was ended before it wrote the record has placed this one already."""
         try:
             if target.stat().st_size != file.size:
                 return False

@@ -184,6 +184,7 @@ def test_parts_are_fetched_in_order_and_taken_up_between_them(hub: HubServer) ->
     with pytest.raises(DownloadError, match="500"):
         get(hub, f"{REPOSITORY}:Q8_0")
     assert stored_models() == []
+    assert {path.suffix for path in models_dir().rglob("*") if path.is_file()} == {".part", ".lock"}
     hub.statuses.clear()
     hub.asked.clear()
     done = get(hub, f"{REPOSITORY}:Q8_0")
@@ -191,6 +192,15 @@ def test_parts_are_fetched_in_order_and_taken_up_between_them(hub: HubServer) ->
     assert done.model.path.name == "coder-9b-Q8_0-00001-of-00003.gguf"
     assert len(done.model.record.files) == 3
     assert done.model.size == sum(len(model(name)) for name in parts)
+
+
+def test_a_pull_that_was_ended_before_its_record_is_taken_up(hub: HubServer) -> None:
+    model_there = get(hub).model
+    (model_there.folder / f"{model_there.name}.json").unlink()
+    assert stored_models() == []
+    hub.asked.clear()
+    assert get(hub).fetched
+    assert hub.downloads() == []
 
 
 def test_a_quantisation_that_is_not_there_lists_those_that_are(hub: HubServer) -> None:
