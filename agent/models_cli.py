@@ -215,7 +215,7 @@ def _machine(settings: Settings) -> Hardware:
         binary = find_binary(settings, cache=cache_folder("binaries"))
     except BinaryError:
         return hardware  # a model can be chosen before there is a server
-    return asyncio.run(with_devices(hardware, binary))
+    return asyncio.run(with_devices(hardware, binary, cache=cache_folder("devices")))
 
 
 def _as_object(advice: Advice) -> dict[str, Any]:

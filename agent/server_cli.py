@@ -49,6 +49,17 @@ def install(
 
 
 @app.command()
+def uninstall(
+    release: Annotated[str, typer.Argument(help="As `turbo server binaries` names it: b9828-cpu.")],
+) -> None:
+    """Remove a release that `turbo server install` fetched."""
+    from agent.core.llamacpp_uninstall import uninstall as remove
+
+    removed = remove(release)
+    typer.echo(f"llama.cpp {removed.tag} ({removed.variant}) is removed: {removed.folder}")
+
+
+@app.command()
 def plan(
     model: Annotated[
         Path | None, typer.Option(help="A GGUF model file, or a model's name.")
@@ -109,10 +120,12 @@ def binaries(
 
 def _row(each: Examined) -> dict[str, Any]:
     from agent.core.llamacpp_devices import find_devices
+    from agent.core.llamacpp_installed import installed_releases
 
-    binary = each.binary
+    binary, path = each.binary, each.candidate.path
     return {
         "origin": each.candidate.origin,
+        "release": next((x.name for x in installed_releases() if x.program == path), ""),
         "command": list(each.candidate.command),
         "runs": binary is not None,
         "reason": each.reason,
@@ -128,13 +141,15 @@ def _row(each: Examined) -> dict[str, Any]:
 def _line(row: dict[str, Any]) -> str:
     from agent.core.terminal import printable
 
+    release = f" {row['release']}" if row["release"] else ""
     if row["runs"]:
         devices = ", ".join(f"{x['name']} ({x['description']})" for x in row["devices"])
         about = f"{row['version']} {row['commit']}".strip() or "of unknown version"
         about = f"{about}, {devices or 'CPU only'}"
     else:
         about = f"set aside: {row['reason']}"
-    return printable(f"{row['origin']:<10}  {' '.join(row['command'])}\n            {about}")
+    command = " ".join(row["command"])
+    return printable(f"{row['origin']}{release}\n    {command}\n    {about}")
 
 
 def _advice(settings: Settings, program: Path, variant: str) -> Iterator[str]:

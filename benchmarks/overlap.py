@@ -31,8 +31,8 @@ from agent.core.backend_manager import Backend, Progress, Request, get_backend
 from agent.core.config import Settings
 from agent.core.prompts import Prompt
 from agent.core.sampling import CODING
+from agent.measure.traffic import workflow
 from benchmarks.schedules import model_of, table
-from benchmarks.traffic import workflow
 
 Prompts = dict[str, tuple[Prompt, ...]]
 WORK = "import time\nwhile time.process_time() < {seconds}: pass"

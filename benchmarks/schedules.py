@@ -8,7 +8,8 @@ slot keeps its cache; (c) four slots, the server chooses among them; (d) our bac
 yet; (e) our backend after a restart of the server, with the prefixes that (d) has saved. (a) to (c)
 are httpx and nothing else, and post token ids that are ready.
 
-The prompts (traffic.py) and so their token ids are the same in all five, answers have one length.
+The prompts (agent/measure/traffic.py) and so their token ids are the same in all five, answers have
+one length.
 By default the model has the shape of a real one and random weights (shape_model.py): that measures
 time, not quality. Each schedule has a server of its own, started by our `open_server` with the same
 settings except for the number of slots, with a cache folder that is removed in the end. So (c) has
@@ -59,7 +60,7 @@ from agent.core.llamacpp_server import LlamaCppServer
 from agent.core.llamacpp_wire import Failure, Final, Piece, parse_event
 from agent.core.prompt_encoder import PromptEncoder
 from agent.core.server_launching import open_server
-from benchmarks.traffic import Call, Traffic, encode
+from agent.measure.traffic import Call, Traffic, encode
 
 SHAPES = Path("/tmp/shapes")
 STALL_S = 600.0

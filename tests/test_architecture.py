@@ -80,9 +80,15 @@ def entry_guard_removed(body: list[ast.stmt]) -> list[ast.stmt]:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_core_knows_nothing_of_the_team(path: Path) -> None:
-    above = ("agent.team", "agent.cli")
+    above = ("agent.team", "agent.measure", "agent.cli")
     if name_of(path).startswith("agent.core"):
         assert not [x for x in imports_of(path) if x.startswith(above)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_the_team_knows_nothing_of_measurements(path: Path) -> None:
+    if name_of(path).startswith("agent.team"):
+        assert not [x for x in imports_of(path) if x.startswith("agent.measure")]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

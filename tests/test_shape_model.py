@@ -1,10 +1,8 @@
-"""benchmarks/shape_model.py: models of a real shape with random weights that write words."""
+"""agent/measure/shape_writer.py: models of a real shape with random weights that write words."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,10 +15,10 @@ import pytest
 from agent.core.config import Settings
 from agent.core.gguf_info import read_gguf
 from agent.core.server_launching import open_server
+from agent.measure.model_shapes import SHAPES, Shape
+from agent.measure.shape_writer import write_shape_model
 from benchmarks import shape_model
-from benchmarks.shape_model import SHAPES, Shape, write_shape_model
 
-SCRIPT = Path(shape_model.__file__)
 QWEN = Shape(
     name="small-qwen",
     architecture="qwen2",
@@ -183,13 +181,3 @@ def test_layers_that_there_are_not(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "1 to 32" in capsys.readouterr().err
     with pytest.raises(ValueError, match="3 layers"):
         write_shape_model(QWEN, tmp_path / "x", layers=0)
-
-
-def test_a_missing_package_is_one_line() -> None:
-    code = (
-        "import runpy, sys; sys.modules['gguf'] = None; "
-        f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr == "gguf is not installed; run: pip install 'gguf>=0.17' numpy\n"

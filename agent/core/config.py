@@ -40,9 +40,16 @@ _NOT_FROM_A_REPOSITORY = {
     "turbo_releases_url",
     "hf_endpoint",
     "hf_token",
+    "sandbox",
+    "sandbox_read",
+    "sandbox_memory_mb",
+    "sandbox_processes",
+    "sandbox_file_mb",
+    "sandbox_disk_mb",
+    "sandbox_cpu_s",
 }
 """What stands in a clone is not the user's word: whoever wrote it must not choose the program that
-we start or the address that prompts go to."""
+we start, the address that prompts go to or what a command may reach."""
 
 _GIT_NAMES_KEPT = {
     "GIT_CEILING_DIRECTORIES",
@@ -223,8 +230,37 @@ class Settings(BaseSettings):
     turbo_test_timeout_s: float = Field(default=300.0, gt=0)
     """Wall seconds that a test or lint command may take."""
 
+    sandbox: Literal["auto", "bwrap", "require", "off"] = "auto"
+    """Test, lint and format commands run in bubblewrap: auto: where it works, else with your
+    rights, which is said; bwrap or require: or not at all; off: never. The limits below hold in any
+    case."""
+
+    sandbox_read: tuple[Path, ...] = ()
+    """Folders outside of the repository that commands may read, besides the system's and the usual
+    places of toolchains; several are separated like those of PATH."""
+
+    sandbox_memory_mb: int = Field(default=4096, ge=64)
+    """Most MiB of memory that one process of a command may write to."""
+
+    sandbox_processes: int = Field(default=512, ge=8)
+    """Most processes and threads of one command."""
+
+    sandbox_file_mb: int = Field(default=1024, ge=1)
+    """Most MiB of one file that a command writes; /tmp and home of the sandbox hold as much."""
+
+    sandbox_disk_mb: int = Field(default=4096, ge=1)
+    """Most MiB of files that a command may leave in the folder it runs in."""
+
+    sandbox_cpu_s: int = Field(default=3600, ge=1)
+    """Most seconds of CPU time of one process of a command."""
+
     turbo_releases_url: str = "https://api.github.com/repos/ggml-org/llama.cpp"
     """Where `turbo server install` asks for releases: GitHub's API, or a mirror that speaks it."""
+
+    @field_validator("sandbox_read", mode="before")
+    @classmethod
+    def _paths(cls, value: object) -> object:
+        return [x for x in value.split(os.pathsep) if x] if isinstance(value, str) else value
 
     @field_validator("llamacpp_tensor_split")
     @classmethod

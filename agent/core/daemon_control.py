@@ -25,6 +25,7 @@ from agent.core.errors import ServerError, UsageError
 from agent.core.folders import cache_folder
 from agent.core.model_choice import chosen_model
 from agent.core.server_notes import end_left_over
+from agent.core.signals import signals_held
 
 _STOP_PATIENCE_S = 10.0
 """The daemon needs less than a second to end its server."""
@@ -106,11 +107,14 @@ def _start(settings: Settings, sleep_idle_min: float | None, say: Say) -> Starte
         if log.stat().st_size > _LOG_LIMIT:
             log.unlink()
     before = log.stat().st_size if log.exists() else 0
-    child = Detached(daemon_command(settings, sleep_idle_min), log=log)
+    child: Detached | None = None
     try:
+        with signals_held():  # one that comes while it starts must find it named
+            child = Detached(daemon_command(settings, sleep_idle_min), log=log)
         record = _ready(child, log, before)
     except BaseException:
-        child.end(patience_s=_STOP_PATIENCE_S)
+        if child is not None:
+            child.end(patience_s=_STOP_PATIENCE_S)
         raise
     for line in _since(log, before).splitlines():
         say(line)

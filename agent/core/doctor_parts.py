@@ -73,7 +73,7 @@ async def check_devices(
 ) -> Check:
     """The GPUs that the binary finds, and those that it does not find. `info`: the model, where
     one can be used."""
-    hardware = hardware if hardware.devices else await with_devices(hardware, binary)
+    hardware = hardware if hardware.devices else await with_devices(hardware, binary, cache=None)
     devices = hardware.devices
     details = {
         "devices": [

@@ -74,7 +74,7 @@ async def prepare(settings: Settings, refused: Mapping[Path, str] | None = None)
     hardware = read_hardware()
     notes = [] if settings.llamacpp_model_path else [embedded_notice(hardware, settings)]
     if uses_devices(choices, info):
-        hardware = await with_devices(hardware, binary)
+        hardware = await with_devices(hardware, binary, cache=cache_folder("devices"))
         if choices.profile == "vulkan-igpu":  # the user knows better than the device's name
             hardware = replace(hardware, devices_share_memory=True)
     basis = Basis(binary=binary, model=model, info=info, hardware=hardware, choices=choices)

@@ -61,7 +61,7 @@ class Manifest(BaseModel):
             versions={
                 "turbo": agent.__version__,
                 "python": platform.python_version(),
-                "system": platform.platform(),
+                "system": _system(),
             },
         )
 
@@ -95,6 +95,12 @@ class Manifest(BaseModel):
             for name in sorted(mine.keys() | theirs.keys())
             if mine.get(name) != theirs.get(name)
         ]
+
+
+def _system() -> str:
+    """As ``platform.platform`` has it, which starts a program to tell the processor, too."""
+    parts = (platform.system(), platform.release(), platform.machine(), *platform.libc_ver())
+    return "-".join(filter(None, parts))
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:
