@@ -197,11 +197,13 @@ async def get_backend(
     *,
     notice: Callable[[str], None] = lambda _: None,
     on_restart: Callable[[str], None] = lambda _: None,
+    apart: Path | None = None,
 ) -> AsyncIterator[Opened]:
     """Open the backend that `settings` names and close it, with its server, at the end.
 
     `notice` gets one line per thing worth knowing (which model, which server), `on_restart` the
-    reason whenever a server of ours had to be started again.
+    reason whenever a server of ours had to be started again. `apart` is a folder for saved
+    prefixes: a llama-server is then started that shares nothing with other runs.
     Raises an EngineError when it cannot be opened.
     """
     if settings.backend == "ollama":
@@ -212,5 +214,7 @@ async def get_backend(
     else:
         from agent.core.llamacpp_opening import open_llamacpp  # noqa: PLC0415 - only when asked for
 
-        async with open_llamacpp(settings, notice=notice, on_restart=on_restart) as opened:
+        async with open_llamacpp(
+            settings, notice=notice, on_restart=on_restart, apart=apart
+        ) as opened:
             yield opened
