@@ -10,14 +10,15 @@ from dataclasses import dataclass
 
 from agent.core.backend_manager import Backend, Opened, Progress, Request
 from agent.core.prompts import Prompt
-from agent.core.sampling import CODING
+from agent.core.sampling import CODING, Sampling
 from agent.measure.bench_prompts import Prompts, marked, new_mark
 
 _COLD = 64
 """A cold prompt may share this many tokens with what a slot holds: those of the chat template."""
 _SHORT = 8
 """An answer of fewer tokens tells nothing about the speed of writing."""
-_HELLO = Prompt("Answer briefly.", "", "", "Say yes.")
+HELLO = Prompt("Answer briefly.", "", "", "Say yes.")
+"""What a server is asked first, so that it has computed something before it is measured."""
 
 Open = Callable[[], AbstractAsyncContextManager[Opened]]
 Memory = Callable[[], dict[str, float]]
@@ -73,7 +74,7 @@ async def do_round(open_backend: Open, work: Work, memory: Memory) -> Round:
     began = time.perf_counter()
     async with open_backend() as opened:
         backend = opened.backend
-        hello = await ask(backend, _HELLO, 1)
+        hello = await ask(backend, HELLO, 1)
         values["ready"] = hello.ended - began
 
         cold = await ask(backend, plan, 1)
@@ -84,13 +85,13 @@ async def do_round(open_backend: Open, work: Work, memory: Memory) -> Round:
 
         warm = await ask(backend, coder, work.answer)
         values["first_token_warm"] = warm.first_token_s
-        values |= _writing("decode", [warm], notes)
+        values |= writing_rate("decode", [warm], notes)
 
         same = [repair] * work.at_once
         began = time.perf_counter()
         together = await ask_all(backend, same, work.answer, alike=True)
         values["candidates_cached"] = time.perf_counter() - began
-        values |= _writing("decode_all", together, notes)
+        values |= writing_rate("decode_all", together, notes)
 
         new = [marked(repair, new_mark()) for _ in same]
         began = time.perf_counter()
@@ -102,7 +103,7 @@ async def do_round(open_backend: Open, work: Work, memory: Memory) -> Round:
         values |= await _workflow(backend, work)
         values |= memory()
     async with open_backend() as opened:
-        await ask(opened.backend, _HELLO, 1)
+        await ask(opened.backend, HELLO, 1)
         values["first_token_restart"] = (await ask(opened.backend, coder, 1)).first_token_s
     return Round(values=values, notes=tuple(notes))
 
@@ -127,14 +128,14 @@ async def ask_all(
     the same."""
     number = len(prompts) if alike else 1
     asked = [
-        ask(backend, prompt, most, seed=seed, alike=number)
+        ask(backend, prompt, most, sampling=CODING.with_seed(seed), alike=number)
         for seed, prompt in enumerate(prompts, CODING.seed)
     ]
     return list(await asyncio.gather(*asked))
 
 
 async def ask(
-    backend: Backend, prompt: Prompt, most: int, *, seed: int = CODING.seed, alike: int = 1
+    backend: Backend, prompt: Prompt, most: int, *, sampling: Sampling = CODING, alike: int = 1
 ) -> Answer:
     """One answer of at most `most` tokens. Raises a BackendError."""
     first = 0.0
@@ -144,7 +145,7 @@ async def ask(
         if progress.phase == "decode" and not first:
             first = time.perf_counter()
 
-    request = Request(prompt=prompt, sampling=CODING.with_seed(seed), max_tokens=most, alike=alike)
+    request = Request(prompt=prompt, sampling=sampling, max_tokens=most, alike=alike)
     asked = time.perf_counter()
     reply = await backend.complete(request, see)
     ended = time.perf_counter()
@@ -158,8 +159,9 @@ async def ask(
     )
 
 
-def _writing(key: str, answers: Sequence[Answer], notes: list[str]) -> dict[str, float]:
-    """The rate at which `answers` were written, under `key`; nothing when they are too short."""
+def writing_rate(key: str, answers: Sequence[Answer], notes: list[str]) -> dict[str, float]:
+    """Tokens per second at which `answers` were written, under `key`; nothing, and a note, when
+    they are too short."""
     predicted = sum(answer.predicted for answer in answers)
     seconds = max(answer.ended for answer in answers) - min(answer.first for answer in answers)
     if predicted < _SHORT * len(answers) or seconds <= 0:
