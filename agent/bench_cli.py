@@ -215,9 +215,12 @@ def _check_writable(files: Sequence[Path]) -> None:
     from agent.core.errors import UsageError
 
     for path in files:
+        there = path.exists()
         try:
             with path.open("a", encoding="utf-8"):
                 pass
+            if not there:
+                path.unlink()
         except OSError as error:
             raise UsageError(
                 f"{path} cannot be written: {error.strerror or error}",

@@ -220,7 +220,7 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeat", type=positive, default=3, help="pairs per case")
     parser.add_argument("--only", type=chosen, default=list(CASES), help="names, see --list")
@@ -228,7 +228,11 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, help="where the table goes besides here")
     parser.add_argument("--json", type=Path, help="where every value goes")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = parser().parse_args()
     cases: list[Case] = arguments.only
     if arguments.list:
         print("\n".join(f"{case.name:30} {case.claim}" for case in cases))
