@@ -41,6 +41,8 @@ from agent.measure.model_shapes import SHAPES
 from agent.measure.shape_writer import write_shape_model
 from benchmarks.guide_cases import CASES, EMBEDDED, GENERAL, QUANTISED, UNITS, Case, Key, Way
 
+LEAST_PAIRS = 3
+"""Two may agree by chance half of the time."""
 PROMPT, ANSWER = 900, 48
 """Tokens that prompts share, and of answers."""
 
@@ -83,6 +85,8 @@ class Row:
     @property
     def verdict(self) -> str:
         """In words."""
+        if len(self.gain.values) < LEAST_PAIRS:
+            return "too few pairs to tell"
         said = verdict(self.gain)
         if self.key == "memory":
             return {"faster": "less", "slower": "more"}.get(said, said)

@@ -147,7 +147,9 @@ def bench_of_whole(bench: Bench, wish: ShapeWish) -> Bench:
     model = replace(
         many.model, name=f"{wish.shape.name} as a whole", parameters=wish.shape.parameters
     )
-    whole_side = Measured(name=few.name, description=many.description, model=model, figures=figures)
+    whole_side = Measured(
+        name="llamacpp", description=many.description, model=model, figures=figures
+    )
     note = (
         f"Only {wish.layers[0]} and {wish.layers[1]} of {wish.shape.layers} layers were measured"
         + (f", because {wish.why}" if wish.why else "")
