@@ -77,17 +77,29 @@ CASES = (
     ),
     Case(
         name="slots-2",
-        claim="Two slots write more than one (continuous batching, always on)",
+        claim="Two slots write more than one, in Q8_0 (continuous batching, always on)",
         base=setting("LLAMACPP_PARALLEL=1", parallel=1),
         other=setting("LLAMACPP_PARALLEL=2", parallel=2),
         keys=("writing, 4 at once",),
     ),
     Case(
         name="slots-4",
-        claim="Four slots write more than one",
+        claim="Four slots write more than one, in Q8_0",
         base=setting("LLAMACPP_PARALLEL=1", parallel=1),
         other=setting("LLAMACPP_PARALLEL=4 (default)", parallel=4),
         keys=("writing, 4 at once",),
+    ),
+    *(
+        Case(
+            name=f"slots-4-{kind.replace('_', '')}",
+            claim=f"Four slots write more than one in {kind.upper()}",
+            base=replace(setting("LLAMACPP_PARALLEL=1", parallel=1), model=QUANTISED.format(kind)),
+            other=replace(
+                setting("LLAMACPP_PARALLEL=4 (default)", parallel=4), model=QUANTISED.format(kind)
+            ),
+            keys=("writing, 4 at once",),
+        )
+        for kind in ("q4_k_m", "f16")
     ),
     Case(
         name="prompt-cache",
