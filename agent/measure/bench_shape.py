@@ -31,6 +31,9 @@ to write, and its prompts take minutes to read on a small machine."""
 _COUNTS = ((16, 32), (12, 24), (8, 16), (4, 8), (2, 4), (1, 2))
 """Pairs of layer counts that Q4_K_M mixes like the whole, half of the layers more precise."""
 
+_FAR = 4
+"""Times the layers that were measured: beyond that their noise outweighs what they tell."""
+
 Watch = Callable[[str], Callable[[int, int], None]]
 """Told of a file that is begun; then of its bytes, those written and all."""
 
@@ -156,6 +159,8 @@ def bench_of_whole(bench: Bench, wish: ShapeWish) -> Bench:
         + ". Every figure so marked is extrapolated by a straight line (seconds, and seconds per "
         "token, = a + b x layers), as if the whole fitted into memory."
     )
+    if wish.layers[1] * _FAR < wish.shape.layers:
+        note += " So few layers make it a rough guess."
     return replace(bench, sides=(whole_side,), notes=(*bench.notes, note))
 
 
