@@ -159,6 +159,9 @@ class Spread:
 
 Verdict = Literal["faster", "no difference within the spread", "slower"]
 
+_NOTHING = 0.01
+"""Part of a median; less is of no use to anybody, however sure."""
+
 
 def gains(base: Spread, other: Spread, *, higher_is_better: bool) -> Spread:
     """How many times better `other` is than `base`, within each pair of neighbours: whatever the
@@ -168,11 +171,16 @@ def gains(base: Spread, other: Spread, *, higher_is_better: bool) -> Spread:
     return Spread(tuple(ratios))
 
 
-def verdict(gain: Spread) -> Verdict:
-    """`faster` or `slower` only when every pair says so."""
-    if gain.low > 1:
+def verdict(base: Spread, other: Spread, *, higher_is_better: bool) -> Verdict:
+    """What `other` is against `base`: a difference counts when every value of one side is better
+    than every value of the other, and the medians are more than 1% apart."""
+    better, worse = (base, other), (other, base)
+    if abs(other.median - base.median) <= _NOTHING * base.median:
+        return "no difference within the spread"
+    faster, slower = (better, worse) if higher_is_better else (worse, better)
+    if faster[0].high < faster[1].low:
         return "faster"
-    return "slower" if gain.high < 1 else "no difference within the spread"
+    return "slower" if slower[0].high < slower[1].low else "no difference within the spread"
 
 
 def extrapolated(unit: Unit, few: float, many: float, *, layers: tuple[int, int, int]) -> float:

@@ -31,15 +31,20 @@ def test_gains_are_taken_within_each_pair() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "wanted"),
+    ("base", "other", "wanted"),
     [
-        ((1.1, 1.3), "faster"),
-        ((0.7, 0.9), "slower"),
-        ((0.9, 1.3), "no difference within the spread"),
+        ((10.0, 11.0), (12.0, 14.0), "faster"),
+        ((10.0, 11.0), (8.0, 9.0), "slower"),
+        ((10.0, 11.0), (10.5, 14.0), "no difference within the spread"),
+        ((10.0, 10.0), (10.05, 10.05), "no difference within the spread"),
     ],
 )
-def test_a_verdict_needs_every_pair(values: tuple[float, ...], wanted: str) -> None:
-    assert verdict(Spread(values)) == wanted
+def test_a_verdict_needs_sides_that_do_not_overlap(
+    base: tuple[float, ...], other: tuple[float, ...], wanted: str
+) -> None:
+    assert verdict(Spread(base), Spread(other), higher_is_better=True) == wanted
+    opposite = {"faster": "slower", "slower": "faster"}.get(wanted, wanted)
+    assert verdict(Spread(base), Spread(other), higher_is_better=False) == opposite
 
 
 @given(fixed=PARTS, each=PARTS)
