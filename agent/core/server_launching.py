@@ -96,16 +96,19 @@ async def open_server(
     notice: Callable[[str], None] = lambda _: None,
     log_dir: Path | None = None,
     sleep_idle_s: int | None = None,
+    slots_in: Path | None = None,
 ) -> AsyncIterator[LlamaCppServer]:
     """A server for `settings`, ready for requests. `notice` gets a line per thing worth knowing;
     logs go to `log_dir`, by default a folder of the cache. It sleeps after `sleep_idle_s` seconds
-    without a request.
+    without a request. Slots are saved in `slots_in`, by default a folder of the cache.
 
     Raises SettingsError, ModelError, BinaryError or ServerError.
     """
     say = _OncePerLine(notice)
     refused: dict[Path, str] = {}
     slot_dir = slot_folder(settings)
+    if slot_dir is not None and slots_in is not None:
+        slot_dir = slots_in
     logs = log_dir or cache_folder("logs")
     tries_left = 1 if settings.llamacpp_port else _PORT_TRIES
     with private_folder() as folder:

@@ -190,6 +190,11 @@ async def encode(encoder: PromptEncoder) -> tuple[tuple[Stage, ...], int]:
     return tuple(stages), shared
 
 
+def most_functions() -> int:
+    """Functions that the made-up repository can have."""
+    return len(_NAMES)
+
+
 def workflow(functions: int) -> dict[str, tuple[Prompt, ...]]:
     """By phase, on a repository whose file has so many functions."""
     book = PromptBook.load()
