@@ -1,0 +1,334 @@
+"""`turbo tune`: find the fastest way to start the server by measuring, within a budget of time.
+
+First the default, then what differs from it in one respect, then what has won put together, each
+round in turn on servers that stay open; at last the winner next to the default. Everything ends
+when the budget does: what is under way then is given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.core.config import Settings
+from agent.core.errors import EngineError, SettingsError
+from agent.core.prompt_encoder import PromptEncoder
+from agent.core.server_launching import Prepared
+from agent.measure.configuration import DEFAULT, Configuration, Space
+from agent.measure.copy_prompt import CopyPrompt, copy_prompt
+from agent.measure.rates import Lengths, Rates
+from agent.measure.score import Mix, mix_of, seconds
+from agent.measure.search import Verdict, better_half, second_round, verdict
+from agent.measure.server_pool import OpenServer, ServerPool
+from agent.measure.traffic import encode
+
+_PROBE = Lengths(prompt=128, single=8, together=8)
+"""Enough to see how fast a model is, however slow it may be."""
+_MOST = Lengths(prompt=3072, single=256, together=256)
+_LONG_ENOUGH_TO_COPY = 96
+"""Tokens of an answer: speculation drafts only after the first 16."""
+_PART = 90
+"""One part in so many of the budget is what a short measurement gives to each rate."""
+_READING = 1.7
+"""Times as long for the prompt, which is to fill several physical batches."""
+_PAIRS, _MOST_PAIRS = 2, 5
+_TOO_SLOW = 3
+"""Times as long as the default: no gain elsewhere makes up for that."""
+_SPARE = 1.3
+"""A measurement may take so much longer than the last one did."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One measurement."""
+
+    round: str
+    configuration: Configuration
+    rates: Rates
+    seconds: float
+    """Of the workflow, at these rates."""
+
+
+@dataclass(kw_only=True)
+class Tuning:
+    """What came of it; grows while it goes on."""
+
+    budget_s: float
+    samples: list[Sample] = field(default_factory=list)
+    refused: dict[Configuration, str] = field(default_factory=dict)
+    """What could not be started or measured, and why."""
+    unmeasured: dict[Configuration, str] = field(default_factory=dict)
+    """What was not tried, and why."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Respects in which nothing was tried, and why."""
+    lengths: Lengths = _PROBE
+    description: str = ""
+    """Of the default server."""
+    winner: Configuration = DEFAULT
+    verdict: Verdict | None = None
+    """None: nothing was measured next to the default."""
+    why: str = ""
+    """The outcome in a sentence."""
+    took_s: float = 0.0
+
+    @property
+    def improved(self) -> bool:
+        """The winner is worth being kept."""
+        return self.verdict is not None and self.verdict.holds
+
+    def times(self, name: str) -> dict[Configuration, list[float]]:
+        """Seconds of the workflow in the round of that name."""
+        found: dict[Configuration, list[float]] = {}
+        for sample in self.samples:
+            if sample.round == name:
+                found.setdefault(sample.configuration, []).append(sample.seconds)
+        return found
+
+
+Watch = Callable[[str, Configuration, Sample | str | None], None]
+"""Told the round, the configuration, and None when its measurement begins; then the sample, or why
+there is none."""
+
+
+async def tune(
+    settings: Settings,
+    prepared: Prepared,
+    space: Space,
+    *,
+    budget_s: float,
+    watch: Watch,
+    log_dir: Path,
+) -> Tuning:
+    """Measure within `budget_s` seconds. Raises an EngineError when the default cannot be measured.
+
+    What was found until the end of the budget is returned; nothing is stored here."""
+    tuning = Tuning(budget_s=budget_s, left_out=dict(space.left_out))
+    began = time.monotonic()
+    async with ServerPool(settings, log_dir=log_dir) as pool:
+        search = _Search(settings, tuning, pool, began + budget_s, watch)
+        try:
+            async with asyncio.timeout(budget_s) as limit:
+                await search.run(space)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            search.ran_out()
+    tuning.took_s = time.monotonic() - began
+    return tuning
+
+
+class _TooSlowError(Exception):
+    """A measurement took too long to go on with it."""
+
+
+class _Search:
+    """One tuning under way."""
+
+    def __init__(
+        self, settings: Settings, tuning: Tuning, pool: ServerPool, ends_at: float, watch: Watch
+    ) -> None:
+        self._settings = settings
+        self._tuning = tuning
+        self._pool = pool
+        self._ends_at = ends_at
+        self._watch = watch
+        self._mix: Mix = ()
+        self._prompt = CopyPrompt([], "")
+        self._cost_s: dict[Configuration, float] = {}
+        """Of the last measurement."""
+        self._start_s = 0.0
+        """Of the longest start-up."""
+        self._pairs: list[tuple[float, float]] = []
+
+    async def run(self, space: Space) -> None:
+        """Everything until the verdict."""
+        variants = await self._begin(space.variants)
+        await self._first_round(variants)
+        found = second_round(variants, self._tuning.times("first"))
+        finalist = await self._halve(found) if found else None
+        if finalist is None:
+            self._tuning.why = "Nothing was faster than the default."
+            return
+        await self._next_to_the_default(finalist)
+
+    def ran_out(self) -> None:
+        """Conclude from what there is."""
+        if not self._tuning.why and len(self._pairs) >= _PAIRS:
+            self._conclude()
+        elif not self._tuning.why:
+            self._tuning.why = (
+                f"{self._tuning.budget_s:g} seconds were not enough to compare anything with the "
+                "default."
+            )
+
+    async def _begin(self, variants: Sequence[Configuration]) -> list[Configuration]:
+        """Find out how fast the default is and how long measurements may be; the variants that can
+        be told apart then."""
+        opened = await self._opened(DEFAULT)
+        self._tuning.description = opened.server.description
+        async with AsyncExitStack() as stack:
+            served = await opened.client.props()
+            encoder = PromptEncoder(opened.client, bos=served.bos)
+            stack.push_async_callback(encoder.aclose)
+            await encoder.learn()
+            stages, _ = await encode(encoder)
+            self._mix = mix_of(stages, self._settings.turbo_candidates)
+            self._prompt = await copy_prompt(encoder, _PROBE.prompt)
+            rates, _ = await opened.measured.measure(self._prompt.ids, _PROBE)
+            each_s = self._tuning.budget_s / _PART
+            lengths = lengths_for(rates, each_s, served.context)
+            self._prompt = await copy_prompt(encoder, lengths.prompt)
+        self._tuning.lengths = lengths
+        answer = await self._sample("first", DEFAULT)
+        if self._prompt.is_copied_by(answer):
+            longer = max(lengths.together, _LONG_ENOUGH_TO_COPY)
+            self._tuning.lengths = Lengths(
+                prompt=lengths.prompt, single=lengths.single, together=longer
+            )
+            self._cost_s[DEFAULT] *= longer / lengths.together
+        return self._telling(variants, copies=self._prompt.is_copied_by(answer))
+
+    def _telling(self, variants: Sequence[Configuration], *, copies: bool) -> list[Configuration]:
+        """Those of which a measurement tells something."""
+        chosen = []
+        for each in variants:
+            batch = each.values.get("llamacpp_ubatch_size", 0)
+            if "llamacpp_speculation" in each.values and not copies:
+                self._tuning.unmeasured[each] = (
+                    "this model does not copy a file when it is told to, so that a gain would say "
+                    "nothing about work"
+                )
+            elif batch * 2 > len(self._prompt.ids):
+                self._tuning.unmeasured[each] = (
+                    f"a prompt of {len(self._prompt.ids)} tokens, which is what time allows, does "
+                    "not tell it apart"
+                )
+            else:
+                chosen.append(each)
+        return chosen
+
+    async def _first_round(self, variants: Sequence[Configuration]) -> None:
+        """Each variant once, the default before, between and after."""
+        for number, each in enumerate(variants):
+            if not self._affords(each, more=2 * _PAIRS):
+                self._tuning.unmeasured.update(
+                    dict.fromkeys(variants[number:], "the budget was used up")
+                )
+                break
+            await self._try("first", each)
+            if number % 3 == 2 or number == len(variants) - 1:
+                await self._sample("first", DEFAULT)
+
+    async def _halve(self, configurations: Sequence[Configuration]) -> Configuration | None:
+        """The best of these after rounds in which the better half is measured again, and more often
+        than before; None when none of them is faster than the default."""
+        left, number = list(configurations), 2
+        while True:
+            name = f"round {number}"
+            for _ in range(number):
+                if not self._affords(DEFAULT, more=2 * _PAIRS):
+                    break
+                await self._sample(name, DEFAULT)
+                for each in left:
+                    if each not in self._tuning.refused and self._affords(each, more=2 * _PAIRS):
+                        await self._try(name, each)
+            times = self._tuning.times(name)
+            if len(times) < 2:  # there was no time for any of them
+                return left[0]
+            left = better_half(times)
+            if len(left) < 2:
+                return left[0] if left else None
+            number += 1
+
+    async def _next_to_the_default(self, finalist: Configuration) -> None:
+        """Both in turn, as often as the budget allows."""
+        self._tuning.winner = finalist
+        while len(self._pairs) < _MOST_PAIRS:
+            if len(self._pairs) >= _PAIRS and not self._affords(finalist, more=1):
+                break
+            await self._sample("last", DEFAULT)
+            await self._sample("last", finalist)
+            default, other = self._tuning.samples[-2:]
+            self._pairs.append((default.seconds, other.seconds))
+        self._conclude()
+
+    def _conclude(self) -> None:
+        tuning = self._tuning
+        tuning.verdict = verdict(tuning.winner, self._pairs)
+        if tuning.verdict.holds:
+            tuning.why = f"{tuning.winner.label}: {tuning.verdict.why}."
+        else:
+            tuning.why = f"The default stays. {tuning.winner.label}: {tuning.verdict.why}."
+
+    async def _try(self, name: str, configuration: Configuration) -> None:
+        """A sample, or a reason why there is none."""
+        try:
+            await self._sample(name, configuration, limit_s=_TOO_SLOW * self._cost_s[DEFAULT])
+        except (EngineError, SettingsError) as error:
+            reason = error.message.splitlines()[0]
+        except _TooSlowError:
+            reason = f"given up: it takes more than {_TOO_SLOW} times as long as the default"
+        else:
+            return
+        self._tuning.refused[configuration] = reason
+        self._watch(name, configuration, reason)
+        await self._pool.close(configuration)
+
+    async def _sample(
+        self, name: str, configuration: Configuration, limit_s: float | None = None
+    ) -> str:
+        """Measure once, for `limit_s` seconds at the most; what the model wrote."""
+        self._watch(name, configuration, None)
+        opened = await self._opened(configuration)
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(limit_s) as limit:
+                measured = opened.measured.measure(self._prompt.ids, self._tuning.lengths)
+                rates, answer = await measured
+        except TimeoutError:
+            if limit.expired():
+                raise _TooSlowError from None
+            raise
+        self._cost_s[configuration] = time.monotonic() - began
+        sample = Sample(
+            round=name,
+            configuration=configuration,
+            rates=rates,
+            seconds=seconds(self._mix, rates),
+        )
+        self._tuning.samples.append(sample)
+        self._watch(name, configuration, sample)
+        return answer
+
+    async def _opened(self, configuration: Configuration) -> OpenServer:
+        began = time.monotonic()
+        there = self._pool.is_open(configuration)
+        opened = await self._pool.get(configuration)
+        if not there:
+            self._start_s = max(self._start_s, time.monotonic() - began)
+        return opened
+
+    def _affords(self, configuration: Configuration, *, more: int) -> bool:
+        """Whether there is time to measure it and then `more` times on servers that are open."""
+        start_s = 0.0 if self._pool.is_open(configuration) else self._start_s
+        usual_s = self._cost_s[DEFAULT]
+        needed_s = start_s + self._cost_s.get(configuration, usual_s) + more * usual_s
+        return time.monotonic() + needed_s * _SPARE < self._ends_at
+
+
+def lengths_for(rates: Rates, each_s: float, context: int) -> Lengths:
+    """Tokens by which every rate takes about `each_s` seconds to measure, within the context."""
+
+    def within(tokens: float, least: int, most: int) -> int:
+        return max(least, min(int(tokens), most))
+
+    single = within(rates.single * each_s, _PROBE.single, _MOST.single)
+    together = within(rates.together * each_s / rates.slots, _PROBE.together, _MOST.together)
+    room = context - max(single, together, _LONG_ENOUGH_TO_COPY) - 128
+    most = max(_PROBE.prompt, min(_MOST.prompt, room))
+    prompt = within(rates.prefill * each_s * _READING, _PROBE.prompt, most)
+    return Lengths(prompt=prompt, single=single, together=together)
