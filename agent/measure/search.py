@@ -17,7 +17,7 @@ HANDICAP = 1.10
 """So many times faster must be what changes answers (a quantised KV cache)."""
 _LEAST_GAIN = 1.03
 """A smaller one is noise, or not worth being told."""
-_ALMOST = 0.98
+_ALMOST = 0.95
 """In a first, short measurement; what is slower than that is not looked at again."""
 _IN_SECOND_ROUND = 4
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from agent.core.config import Settings
 from agent.core.errors import EngineError, SettingsError
 from agent.core.prompt_encoder import PromptEncoder
-from agent.core.server_launching import Prepared
 from agent.measure.configuration import DEFAULT, Configuration, Space
 from agent.measure.copy_prompt import CopyPrompt, copy_prompt
 from agent.measure.rates import Lengths, Rates
@@ -33,8 +32,9 @@ _LONG_ENOUGH_TO_COPY = 96
 """Tokens of an answer: speculation drafts only after the first 16."""
 _PART = 90
 """One part in so many of the budget is what a short measurement gives to each rate."""
-_READING = 1.7
-"""Times as long for the prompt, which is to fill several physical batches."""
+_READING, _ALONE, _TOGETHER = 1.7, 0.7, 1.6
+"""Shares: the prompt is to fill several physical batches, and most of a workflow is written by all
+slots together."""
 _PAIRS, _MOST_PAIRS = 2, 5
 _TOO_SLOW = 3
 """Times as long as the default: no gain elsewhere makes up for that."""
@@ -73,6 +73,8 @@ class Tuning:
     """None: nothing was measured next to the default."""
     why: str = ""
     """The outcome in a sentence."""
+    finished: bool = False
+    """The budget was enough to find out whether anything is faster than the default."""
     took_s: float = 0.0
 
     @property
@@ -96,7 +98,6 @@ there is none."""
 
 async def tune(
     settings: Settings,
-    prepared: Prepared,
     space: Space,
     *,
     budget_s: float,
@@ -152,6 +153,7 @@ class _Search:
         finalist = await self._halve(found) if found else None
         if finalist is None:
             self._tuning.why = "Nothing was faster than the default."
+            self._tuning.finished = True
             return
         await self._next_to_the_default(finalist)
 
@@ -259,6 +261,7 @@ class _Search:
     def _conclude(self) -> None:
         tuning = self._tuning
         tuning.verdict = verdict(tuning.winner, self._pairs)
+        tuning.finished = True
         if tuning.verdict.holds:
             tuning.why = f"{tuning.winner.label}: {tuning.verdict.why}."
         else:
@@ -321,13 +324,14 @@ class _Search:
 
 
 def lengths_for(rates: Rates, each_s: float, context: int) -> Lengths:
-    """Tokens by which every rate takes about `each_s` seconds to measure, within the context."""
+    """Tokens by which a rate takes about `each_s` seconds to measure, within the context."""
 
     def within(tokens: float, least: int, most: int) -> int:
         return max(least, min(int(tokens), most))
 
-    single = within(rates.single * each_s, _PROBE.single, _MOST.single)
-    together = within(rates.together * each_s / rates.slots, _PROBE.together, _MOST.together)
+    single = within(rates.single * each_s * _ALONE, _PROBE.single, _MOST.single)
+    each = rates.together * each_s * _TOGETHER / rates.slots
+    together = within(each, _PROBE.together, _MOST.together)
     room = context - max(single, together, _LONG_ENOUGH_TO_COPY) - 128
     most = max(_PROBE.prompt, min(_MOST.prompt, room))
     prompt = within(rates.prefill * each_s * _READING, _PROBE.prompt, most)
