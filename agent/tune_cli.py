@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from agent.core.server_launching import Prepared
     from agent.core.tuned_store import Subject
     from agent.measure.configuration import Space
-    from agent.measure.tune import Tuning
+    from agent.measure.tuning import Tuning
 
 _REPORT_S = 3.0
 """Of the budget, for the report; a quarter of a small one."""
@@ -111,7 +112,7 @@ class _Work:
 
     def dry_run(self) -> None:
         """What would be measured."""
-        from agent.tune_view import show_left_out
+        from agent.tune_view import show_not_tried
 
         space = self._space()
         if self.as_json:
@@ -121,7 +122,7 @@ class _Work:
         self.human.print("Against the default, as far as the budget goes:")
         for each in space.variants:
             self.human.print(f"  {each.label}")
-        show_left_out(space.left_out, self.human)
+        show_not_tried(space.left_out, self.human)
 
     def measure(self, budget: float, began: float, output: Path | None) -> None:
         """Measure, report and store."""
@@ -163,9 +164,17 @@ class _Work:
             typer.echo(json.dumps(told, indent=2))
 
     def _space(self) -> Space:
-        from agent.measure.configuration import space_of
+        from agent.core.errors import SettingsError
+        from agent.core.tuned_store import load_tuned
+        from agent.measure.configuration import Configuration, space_of, with_stored
 
-        return space_of(self.prepared.basis, self.settings.turbo_candidates)
+        space = space_of(self.prepared.basis, self.settings.turbo_candidates)
+        with contextlib.suppress(SettingsError):
+            found = load_tuned(self.folder, self.subject)
+            if found is not None:
+                stored = Configuration(tuple(sorted(found.values.items())))
+                return with_stored(space, stored, self.prepared.basis)
+        return space
 
     def _keep(self, tuning: Tuning) -> str:
         """Store the winner, or remove what the default has beaten; the outcome in a sentence."""

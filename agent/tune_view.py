@@ -12,8 +12,8 @@ from rich.table import Table
 
 from agent.core.terminal import printable
 from agent.measure.configuration import Configuration
-from agent.measure.tune import Sample, Tuning
-from agent.measure.tune_report import HEAD, cells, rows_of
+from agent.measure.tune_report import HEAD, cells, not_tried, rows_of
+from agent.measure.tuning import Sample, Tuning
 
 _WIDTH_OF_A_PIPE = 140
 
@@ -55,7 +55,7 @@ class Progress:
         self._console.print(printable(line), soft_wrap=True)
 
     def see(self, name: str, configuration: Configuration, found: Sample | str | None) -> None:
-        """See `agent.measure.tune.Watch`."""
+        """See `agent.measure.tuning.Watch`."""
         gone = f"{time.monotonic() - self._began:5.1f} s"
         if found is None:
             if self._status is not None:
@@ -83,12 +83,15 @@ def show(tuning: Tuning, console: Console) -> None:
         style = "bold green" if won else "dim" if row.rates is None else None
         table.add_row(*cells(row), style=style)
     console.print(table)
-    show_left_out(tuning.left_out, console)
-    console.print()
+    show_not_tried(not_tried(tuning), console)
+    console.print(
+        f"Measured in {tuning.took_s:.0f} of {tuning.budget_s:.0f} s; others took "
+        f"{tuning.others:.1f} cores meanwhile."
+    )
     console.print(tuning.why, soft_wrap=True)
 
 
-def show_left_out(left_out: Mapping[str, str], console: Console) -> None:
-    """In what respects nothing is tried."""
-    for name, why in left_out.items():
+def show_not_tried(reasons: Mapping[str, str], console: Console) -> None:
+    """What is not tried, and why."""
+    for name, why in reasons.items():
         console.print(f"{name}: not tried, {why}", soft_wrap=True)

@@ -84,16 +84,19 @@ def subject_of(settings: Settings, model: Path, binary: Binary, hardware: Hardwa
 def load_tuned(folder: Path, subject: Subject) -> Tuned | None:
     """The stored result; None without one. Raises SettingsError when its file is damaged."""
     path = entry_of(folder, subject.question)
-    kept = remembered(folder, subject.question)
-    if kept is None and not path.exists():
+    if not path.exists():
         return None
     try:
-        values, gain, found_on = (kept or {})["values"], kept["gain"], kept["found_on"]  # type: ignore[index]
+        kept = remembered(folder, subject.question) or {}
+        values = kept["values"]
         checked = Settings(**values)
         if not values.keys() <= TUNABLE:
             raise ValueError("settings that are never tuned")
-        typed = {name: getattr(checked, name) for name in values}
-        return Tuned(values=typed, gain=float(gain), found_on=str(found_on))
+        return Tuned(
+            values={name: getattr(checked, name) for name in values},
+            gain=float(kept["gain"]),
+            found_on=str(kept["found_on"]),
+        )
     except (ValidationError, KeyError, TypeError, ValueError, AttributeError):
         raise SettingsError(
             f"The stored tuning {path} is damaged.",

@@ -6,7 +6,7 @@ What the user has set is not touched, and what binary, model or machine cannot d
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.core.contradictions import can_quantise
@@ -18,7 +18,7 @@ _UBATCH = 512
 _NAMES = {
     "llamacpp_parallel": "slots",
     "llamacpp_threads": "threads",
-    "llamacpp_threads_batch": "threads for batches",
+    "llamacpp_threads_batch": "batch threads",
     "llamacpp_ubatch_size": "physical batch",
     "llamacpp_flash_attention": "flash attention",
     "llamacpp_cache_type_k": "KV type",
@@ -55,8 +55,10 @@ class Configuration:
     @property
     def label(self) -> str:
         """For people."""
-        named = [f"{_NAMES[name]} {value}" for name, value in self.items if name in _NAMES]
-        return ", ".join(named) or "default"
+        values = {_NAMES[name]: value for name, value in self.items if name in _NAMES}
+        if "threads" in values and "batch threads" in values:
+            values["threads"] = f"{values['threads']} (batches {values.pop('batch threads')})"
+        return ", ".join(f"{name} {value}" for name, value in values.items()) or "default"
 
 
 DEFAULT = Configuration()
@@ -77,7 +79,7 @@ def space_of(basis: Basis, candidates: int) -> Space:
     left_out: dict[str, str] = {}
     variants: list[Configuration] = []
     for name, fields, values in (
-        ("threads for batches", ("threads", "threads_batch"), _threads_for_batches(basis)),
+        ("batch threads", ("threads", "threads_batch"), _threads_for_batches(basis)),
         ("threads", ("threads", "threads_batch"), _threads(basis)),
         ("slots", ("parallel",), _slots(basis, candidates)),
         ("physical batch", ("ubatch_size", "batch_size"), _batches(basis)),
@@ -94,6 +96,17 @@ def space_of(basis: Basis, candidates: int) -> Space:
         if not found:
             left_out[name] = "there is no other value to try here"
     return Space(variants=tuple(variants), left_out=left_out)
+
+
+def with_stored(space: Space, stored: Configuration, basis: Basis) -> Space:
+    """The same, and first of all what has won before, as far as it is still open."""
+    held = {name for name in stored.values if basis.choices.is_set(name)}
+    if basis.choices.settings.turbo_determinism == "strict":
+        held.add("llamacpp_speculation")
+    left = Configuration(tuple((name, x) for name, x in stored.items if name not in held))
+    if not left.items:
+        return space
+    return replace(space, variants=tuple(dict.fromkeys((left, *space.variants))))
 
 
 def default_threads(basis: Basis) -> int:

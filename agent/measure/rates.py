@@ -20,33 +20,10 @@ from agent.core.errors import BackendError, BackendUnavailable, RequestRefused
 from agent.core.llamacpp_client import LlamaCppClient
 from agent.core.llamacpp_wire import Final, Piece
 from agent.core.sampling import CODING, Sampling, candidate_sampling
+from agent.measure.lengths import Lengths, Rates
 
 _WILD = replace(CODING, temperature=2.0)
 """Text that never repeats itself: what one stream writes then is no gift to speculation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lengths:
-    """Tokens of one measurement."""
-
-    prompt: int
-    single: int
-    """Of the answer of one stream alone."""
-    together: int
-    """Of each answer while all slots write."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rates:
-    """Tokens per second."""
-
-    prefill: float
-    """Of one prompt."""
-    single: float
-    """Written by one stream alone."""
-    together: float
-    """Written by all slots at the same time, added up."""
-    slots: int
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.measure.rates import Rates
+from agent.measure.lengths import Rates
 from agent.measure.traffic import Stage
 
 _ANSWERS = {"plan": 120, "candidates": 240, "repairs": 240, "reviews": 60}

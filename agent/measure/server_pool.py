@@ -105,7 +105,8 @@ class ServerPool:
         return (whole or same) and ladder.estimate.gpu_layers >= base.estimate.gpu_layers
 
     async def _start(self, configuration: Configuration) -> tuple[OpenServer, AsyncExitStack]:
-        async with AsyncExitStack() as stack:
+        stack = AsyncExitStack()
+        try:
             opening = open_server(
                 self._settings,
                 notice=self._notice,
@@ -119,5 +120,7 @@ class ServerPool:
                 stall_timeout_s=self._settings.request_timeout_s,
             )
             stack.push_async_callback(client.aclose)
-            return OpenServer(server, client), stack.pop_all()
-        raise AssertionError  # an exit stack lets no error go by
+        except BaseException:
+            await stack.aclose()
+            raise
+        return OpenServer(server, client), stack

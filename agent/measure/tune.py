@@ -8,92 +8,35 @@ when the budget does: what is under way then is given up.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
+
+import psutil
 
 from agent.core.config import Settings
 from agent.core.errors import EngineError, SettingsError
 from agent.core.prompt_encoder import PromptEncoder
 from agent.measure.configuration import DEFAULT, Configuration, Space
 from agent.measure.copy_prompt import CopyPrompt, copy_prompt
-from agent.measure.rates import Lengths, Rates
+from agent.measure.lengths import LONG_ENOUGH_TO_COPY, PROBE, Lengths, lengths_for
 from agent.measure.score import Mix, mix_of, seconds
-from agent.measure.search import Verdict, better_half, second_round, verdict
+from agent.measure.search import better_half, second_round, verdict
 from agent.measure.server_pool import OpenServer, ServerPool
 from agent.measure.traffic import encode
+from agent.measure.tuning import Sample, Tuning, Watch
 
-_PROBE = Lengths(prompt=128, single=8, together=8)
-"""Enough to see how fast a model is, however slow it may be."""
-_MOST = Lengths(prompt=3072, single=256, together=256)
-_LONG_ENOUGH_TO_COPY = 96
-"""Tokens of an answer: speculation drafts only after the first 16."""
 _PART = 90
 """One part in so many of the budget is what a short measurement gives to each rate."""
-_READING, _ALONE, _TOGETHER = 1.7, 0.7, 1.6
-"""Shares: the prompt is to fill several physical batches, and most of a workflow is written by all
-slots together."""
 _PAIRS, _MOST_PAIRS = 2, 5
 _TOO_SLOW = 3
 """Times as long as the default: no gain elsewhere makes up for that."""
+_WARM_TOKENS = 16
 _SPARE = 1.3
 """A measurement may take so much longer than the last one did."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One measurement."""
-
-    round: str
-    configuration: Configuration
-    rates: Rates
-    seconds: float
-    """Of the workflow, at these rates."""
-
-
-@dataclass(kw_only=True)
-class Tuning:
-    """What came of it; grows while it goes on."""
-
-    budget_s: float
-    samples: list[Sample] = field(default_factory=list)
-    refused: dict[Configuration, str] = field(default_factory=dict)
-    """What could not be started or measured, and why."""
-    unmeasured: dict[Configuration, str] = field(default_factory=dict)
-    """What was not tried, and why."""
-    left_out: dict[str, str] = field(default_factory=dict)
-    """Respects in which nothing was tried, and why."""
-    lengths: Lengths = _PROBE
-    description: str = ""
-    """Of the default server."""
-    winner: Configuration = DEFAULT
-    verdict: Verdict | None = None
-    """None: nothing was measured next to the default."""
-    why: str = ""
-    """The outcome in a sentence."""
-    finished: bool = False
-    """The budget was enough to find out whether anything is faster than the default."""
-    took_s: float = 0.0
-
-    @property
-    def improved(self) -> bool:
-        """The winner is worth being kept."""
-        return self.verdict is not None and self.verdict.holds
-
-    def times(self, name: str) -> dict[Configuration, list[float]]:
-        """Seconds of the workflow in the round of that name."""
-        found: dict[Configuration, list[float]] = {}
-        for sample in self.samples:
-            if sample.round == name:
-                found.setdefault(sample.configuration, []).append(sample.seconds)
-        return found
-
-
-Watch = Callable[[str, Configuration, Sample | str | None], None]
-"""Told the round, the configuration, and None when its measurement begins; then the sample, or why
-there is none."""
 
 
 async def tune(
@@ -108,7 +51,7 @@ async def tune(
 
     What was found until the end of the budget is returned; nothing is stored here."""
     tuning = Tuning(budget_s=budget_s, left_out=dict(space.left_out))
-    began = time.monotonic()
+    began, others_s = time.monotonic(), _cpu_of_others()
     async with ServerPool(settings, log_dir=log_dir) as pool:
         search = _Search(settings, tuning, pool, began + budget_s, watch)
         try:
@@ -119,7 +62,15 @@ async def tune(
                 raise
             search.ran_out()
     tuning.took_s = time.monotonic() - began
+    tuning.others = max(0.0, _cpu_of_others() - others_s) / tuning.took_s
     return tuning
+
+
+def _cpu_of_others() -> float:
+    """CPU seconds since the start of the machine, without those of this program and its servers
+    that have ended."""
+    now, ours = psutil.cpu_times(), os.times()
+    return now.user + now.nice + now.system - sum(ours[:4])
 
 
 class _TooSlowError(Exception):
@@ -179,18 +130,16 @@ class _Search:
             await encoder.learn()
             stages, _ = await encode(encoder)
             self._mix = mix_of(stages, self._settings.turbo_candidates)
-            self._prompt = await copy_prompt(encoder, _PROBE.prompt)
-            rates, _ = await opened.measured.measure(self._prompt.ids, _PROBE)
+            self._prompt = await copy_prompt(encoder, PROBE.prompt)
+            rates, _ = await opened.measured.measure(self._prompt.ids, PROBE)
             each_s = self._tuning.budget_s / _PART
             lengths = lengths_for(rates, each_s, served.context)
             self._prompt = await copy_prompt(encoder, lengths.prompt)
         self._tuning.lengths = lengths
         answer = await self._sample("first", DEFAULT)
         if self._prompt.is_copied_by(answer):
-            longer = max(lengths.together, _LONG_ENOUGH_TO_COPY)
-            self._tuning.lengths = Lengths(
-                prompt=lengths.prompt, single=lengths.single, together=longer
-            )
+            longer = max(lengths.together, LONG_ENOUGH_TO_COPY)
+            self._tuning.lengths = replace(lengths, together=longer)
             self._cost_s[DEFAULT] *= longer / lengths.together
         return self._telling(variants, copies=self._prompt.is_copied_by(answer))
 
@@ -308,11 +257,14 @@ class _Search:
         return answer
 
     async def _opened(self, configuration: Configuration) -> OpenServer:
+        if self._pool.is_open(configuration):
+            return await self._pool.get(configuration)
         began = time.monotonic()
-        there = self._pool.is_open(configuration)
         opened = await self._pool.get(configuration)
-        if not there:
-            self._start_s = max(self._start_s, time.monotonic() - began)
+        # The first answers of a server are slow, of one that does not warm up itself very much so.
+        few = Lengths(prompt=_WARM_TOKENS, single=4, together=4)
+        await opened.measured.measure(self._prompt.ids[:_WARM_TOKENS] or [1], few)
+        self._start_s = max(self._start_s, time.monotonic() - began)
         return opened
 
     def _affords(self, configuration: Configuration, *, more: int) -> bool:
@@ -321,18 +273,3 @@ class _Search:
         usual_s = self._cost_s[DEFAULT]
         needed_s = start_s + self._cost_s.get(configuration, usual_s) + more * usual_s
         return time.monotonic() + needed_s * _SPARE < self._ends_at
-
-
-def lengths_for(rates: Rates, each_s: float, context: int) -> Lengths:
-    """Tokens by which a rate takes about `each_s` seconds to measure, within the context."""
-
-    def within(tokens: float, least: int, most: int) -> int:
-        return max(least, min(int(tokens), most))
-
-    single = within(rates.single * each_s * _ALONE, _PROBE.single, _MOST.single)
-    each = rates.together * each_s * _TOGETHER / rates.slots
-    together = within(each, _PROBE.together, _MOST.together)
-    room = context - max(single, together, _LONG_ENOUGH_TO_COPY) - 128
-    most = max(_PROBE.prompt, min(_MOST.prompt, room))
-    prompt = within(rates.prefill * each_s * _READING, _PROBE.prompt, most)
-    return Lengths(prompt=prompt, single=single, together=together)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.measure.tune import Tuning
 from agent.measure.tune_report import rows_of
+from agent.measure.tuning import Tuning
 
 _WIDTH, _ROW, _EDGE = 9.0, 0.38, 1.4
 """Inches."""

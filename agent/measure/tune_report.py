@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.measure.configuration import DEFAULT, Configuration
-from agent.measure.rates import Rates
-from agent.measure.tune import Sample, Tuning
+from agent.measure.lengths import Rates
+from agent.measure.tuning import Sample, Tuning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +29,20 @@ class Row:
 
 
 def rows_of(tuning: Tuning) -> list[Row]:
-    """The default, then what was measured, the fastest first, then what was not."""
+    """The default, then what was measured, the fastest first, then what could not be."""
     measured = [_row(tuning, each) for each in _configurations(tuning.samples)]
     measured.sort(key=lambda row: (row.configuration != DEFAULT, -(row.times_as_fast or 0)))
     known = {row.configuration for row in measured}
-    others = (tuning.refused | tuning.unmeasured).items()
     return measured + [
         Row(configuration=each, rates=None, seconds=None, times_as_fast=None, samples=0, remark=why)
-        for each, why in others
+        for each, why in tuning.refused.items()
         if each not in known
     ]
+
+
+def not_tried(tuning: Tuning) -> dict[str, str]:
+    """What was not tried, and why."""
+    return {each.label: why for each, why in tuning.unmeasured.items()} | tuning.left_out
 
 
 def as_object(tuning: Tuning) -> dict[str, Any]:
@@ -46,10 +50,11 @@ def as_object(tuning: Tuning) -> dict[str, Any]:
     return {
         "budget_s": tuning.budget_s,
         "took_s": round(tuning.took_s, 2),
+        "cores_taken_by_others": round(tuning.others, 2),
         "server": tuning.description,
         "tokens": dataclasses.asdict(tuning.lengths),
         "rows": [_row_object(row) for row in rows_of(tuning)],
-        "left_out": dict(tuning.left_out),
+        "not_tried": not_tried(tuning),
         "winner": tuning.winner.values if tuning.improved else {},
         "gain": tuning.verdict.gain if tuning.improved and tuning.verdict else 1.0,
         "improved": tuning.improved,
@@ -93,7 +98,7 @@ def as_markdown(tuning: Tuning, facts: Mapping[str, str]) -> str:
     lines += [
         f"- measured in {tuning.took_s:.0f} of {tuning.budget_s:g} s, with a prompt of about "
         f"{tuning.lengths.prompt} tokens and answers of {tuning.lengths.single} (one stream) and "
-        f"{tuning.lengths.together} (all slots)",
+        f"{tuning.lengths.together} (all slots); others took {tuning.others:.1f} cores meanwhile",
         "",
         f"**{tuning.why}**",
         "",
@@ -102,7 +107,7 @@ def as_markdown(tuning: Tuning, facts: Mapping[str, str]) -> str:
         *(_line(cells(row)) for row in rows_of(tuning)),
         "",
     ]
-    lines += [f"- {name}: not tried, {why}" for name, why in tuning.left_out.items()]
+    lines += [f"- {name}: not tried, {why}" for name, why in not_tried(tuning).items()]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -1,0 +1,94 @@
+"""What is measured next and what wins, as tables and for any figures."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.measure.configuration import DEFAULT, Configuration
+from agent.measure.search import HANDICAP, better_half, gains, second_round, verdict
+
+BATCH = Configuration.of(threads_batch=2)
+ALONE = Configuration.of(threads=4, threads_batch=8)
+SLOTS = Configuration.of(parallel=2)
+SMALL = Configuration.of(ubatch_size=256)
+SMALLER = Configuration.of(ubatch_size=128)
+COARSE = Configuration.of(cache_type_k="q8_0", cache_type_v="q8_0")
+VARIANTS = [BATCH, ALONE, SLOTS, SMALL, SMALLER, COARSE]
+TIMES = st.floats(min_value=0.01, max_value=1e4)
+
+
+def test_labels_are_for_people() -> None:
+    assert DEFAULT.label == "default"
+    assert ALONE.label == "threads 4 (batches 8)"
+    assert BATCH.with_also(SMALL).label == "batch threads 2, physical batch 256"
+    assert COARSE.label == "KV type q8_0"
+
+
+def test_only_the_default_of_the_same_round_counts() -> None:
+    assert gains({DEFAULT: [4.0, 9.0, 5.0], SLOTS: [2.5]}) == {SLOTS: 2.0}
+
+
+def test_what_changes_answers_is_charged_for_it() -> None:
+    found = gains({DEFAULT: [10.0], COARSE: [10.0 / 1.05]})
+    assert found[COARSE] == pytest.approx(1.05 / HANDICAP)
+    assert second_round([COARSE], {DEFAULT: [10.0], COARSE: [10.0 / 1.03]}) == []
+
+
+def test_winners_are_put_together_each_in_its_respect() -> None:
+    times = {DEFAULT: [10.0], BATCH: [8.0], ALONE: [9.0], SMALL: [9.5], SMALLER: [9.4], SLOTS: [30]}
+    found = second_round(VARIANTS, times)
+    assert found[0] == Configuration.of(threads=4, threads_batch=2, ubatch_size=128)
+    assert found[1] == Configuration.of(threads=4, threads_batch=2)
+    assert found[2] == BATCH
+    assert SLOTS not in found
+    assert SMALL not in found
+
+
+@pytest.mark.parametrize("others", [{}, {SLOTS: [10.0]}, {SLOTS: [11.0], SMALL: [12.0]}])
+def test_nothing_faster_nothing_further(others: dict[Configuration, list[float]]) -> None:
+    assert better_half({DEFAULT: [9.0], **others}) == []
+
+
+@given(times=st.dictionaries(st.sampled_from(VARIANTS), st.lists(TIMES, min_size=1)), base=TIMES)
+def test_each_round_is_smaller_and_never_slower(
+    times: dict[Configuration, list[float]], base: float
+) -> None:
+    whole = {**times, DEFAULT: [base]}
+    kept = better_half(whole)
+    found = gains(whole)
+    assert len(kept) <= max(1, len(times) // 2)
+    assert all(found[each] > 1.0 for each in kept)
+    assert not kept or max(found.values()) == found[kept[0]]
+    following = second_round(VARIANTS, whole)
+    assert len(following) == len(set(following)) <= 4
+    assert DEFAULT not in following
+
+
+@pytest.mark.parametrize(
+    ("pairs", "holds", "said"),
+    [
+        ([(10.0, 5.0), (11.0, 5.0)], True, "2.1"),
+        ([(10.0, 9.8), (10.0, 9.8)], False, "less than the 1.03"),
+        ([(10.0, 5.0), (4.0, 4.1), (10.0, 5.0)], False, "noise"),
+    ],
+)
+def test_a_winner_must_win_every_comparison_and_by_more_than_noise(
+    pairs: list[tuple[float, float]], holds: bool, said: str
+) -> None:
+    found = verdict(SLOTS, pairs)
+    assert found.holds is holds
+    assert said in found.why
+
+
+def test_a_coarser_cache_must_gain_more() -> None:
+    pairs = [(10.0, 9.4), (10.0, 9.3)]
+    assert verdict(SLOTS, pairs).holds
+    assert not verdict(COARSE, pairs).holds
+
+
+@given(pairs=st.lists(st.tuples(TIMES, TIMES), min_size=1))
+def test_what_holds_was_never_slower(pairs: list[tuple[float, float]]) -> None:
+    if verdict(SMALL, pairs).holds:
+        assert all(other < default for default, other in pairs)
