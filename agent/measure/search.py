@@ -19,6 +19,7 @@ _LEAST_GAIN = 1.03
 """A smaller one is noise, or not worth being told."""
 _ALMOST = 0.95
 """In a first, short measurement; what is slower than that is not looked at again."""
+_CLEAR = 1.2
 _IN_SECOND_ROUND = 4
 
 Times = Mapping[Configuration, Sequence[float]]
@@ -52,12 +53,15 @@ def second_round(variants: Sequence[Configuration], times: Times) -> list[Config
     return [x for x in dict.fromkeys(chosen) if x != DEFAULT][:_IN_SECOND_ROUND]
 
 
-def better_half(times: Times) -> list[Configuration]:
-    """The faster half of a round, at least one; none when the default is faster than all."""
-    found = gains(times)
-    ranked = sorted(found, key=lambda each: -found[each])
+def better_half(
+    configurations: Sequence[Configuration], known: Mapping[Configuration, float]
+) -> list[Configuration]:
+    """The faster half of them, at least one; none when the default is faster than all. `known` are
+    the last gains of each; what was never measured is not taken."""
+    measured = [each for each in configurations if each in known]
+    ranked = sorted(measured, key=lambda each: -known[each])
     kept = ranked[: max(1, len(ranked) // 2)]
-    return [each for each in kept if found[each] > 1.0]
+    return [each for each in kept if known[each] > 1.0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +87,12 @@ def verdict(configuration: Configuration, pairs: Sequence[tuple[float, float]]) 
     else:
         why = f"{gain:.2f} times as fast, and faster in each of {len(pairs)} comparisons"
     return Verdict(gain=gain, holds=gain >= least and min(ratios) > 1.0, why=why)
+
+
+def is_clear(pairs: Sequence[tuple[float, float]]) -> bool:
+    """Whether one of the two is so much faster each time that measuring on changes nothing."""
+    ratios = [default / other for default, other in pairs]
+    return min(ratios) > _CLEAR or max(ratios) < 1.0
 
 
 def _all(configurations: Sequence[Configuration]) -> Configuration:

@@ -24,7 +24,7 @@ from agent.measure.configuration import DEFAULT, Configuration, Space
 from agent.measure.copy_prompt import CopyPrompt, copy_prompt
 from agent.measure.lengths import LONG_ENOUGH_TO_COPY, PROBE, Lengths, lengths_for
 from agent.measure.score import Mix, mix_of, seconds
-from agent.measure.search import better_half, second_round, verdict
+from agent.measure.search import better_half, gains, is_clear, second_round, verdict
 from agent.measure.server_pool import OpenServer, ServerPool
 from agent.measure.traffic import encode
 from agent.measure.tuning import Sample, Tuning, Watch
@@ -178,7 +178,8 @@ class _Search:
         """The best of these after rounds in which the better half is measured again, and more often
         than before; None when none of them is faster than the default."""
         left, number = list(configurations), 2
-        while True:
+        known = gains(self._tuning.times("first"))
+        while len(left) > 1 or left[0] not in known:
             name = f"round {number}"
             for _ in range(number):
                 if not self._affords(DEFAULT, more=2 * _PAIRS):
@@ -187,19 +188,21 @@ class _Search:
                 for each in left:
                     if each not in self._tuning.refused and self._affords(each, more=2 * _PAIRS):
                         await self._try(name, each)
-            times = self._tuning.times(name)
-            if len(times) < 2:  # there was no time for any of them
-                return left[0]
-            left = better_half(times)
-            if len(left) < 2:
-                return left[0] if left else None
+            if times := self._tuning.times(name):
+                known |= gains(times)
+            left = better_half(left, known)
+            if not left:
+                return None
             number += 1
+        return left[0]
 
     async def _next_to_the_default(self, finalist: Configuration) -> None:
         """Both in turn, as often as the budget allows."""
         self._tuning.winner = finalist
         while len(self._pairs) < _MOST_PAIRS:
             if len(self._pairs) >= _PAIRS and not self._affords(finalist, more=1):
+                break
+            if len(self._pairs) > _PAIRS and is_clear(self._pairs):
                 break
             await self._sample("last", DEFAULT)
             await self._sample("last", finalist)

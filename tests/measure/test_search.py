@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.measure.configuration import DEFAULT, Configuration
-from agent.measure.search import HANDICAP, better_half, gains, second_round, verdict
+from agent.measure.search import HANDICAP, better_half, gains, is_clear, second_round, verdict
 
 BATCH = Configuration.of(threads_batch=2)
 ALONE = Configuration.of(threads=4, threads_batch=8)
@@ -46,24 +46,54 @@ def test_winners_are_put_together_each_in_its_respect() -> None:
     assert SMALL not in found
 
 
-@pytest.mark.parametrize("others", [{}, {SLOTS: [10.0]}, {SLOTS: [11.0], SMALL: [12.0]}])
-def test_nothing_faster_nothing_further(others: dict[Configuration, list[float]]) -> None:
-    assert better_half({DEFAULT: [9.0], **others}) == []
+@pytest.mark.parametrize(
+    ("known", "kept"),
+    [
+        ({}, []),
+        ({SLOTS: 1.0, SMALL: 0.9}, []),
+        ({SLOTS: 1.2}, [SLOTS]),
+        ({SLOTS: 1.2, SMALL: 1.3, SMALLER: 1.1, BATCH: 0.7}, [SMALL, SLOTS]),
+    ],
+)
+def test_the_better_half_goes_on(
+    known: dict[Configuration, float], kept: list[Configuration]
+) -> None:
+    assert better_half(VARIANTS, known) == kept
+
+
+@given(known=st.dictionaries(st.sampled_from(VARIANTS), st.floats(0.1, 10.0)))
+def test_halving_comes_to_an_end_with_the_best(known: dict[Configuration, float]) -> None:
+    left = VARIANTS
+    for _ in range(4):
+        left = better_half(left, known)
+    best = max(known.values(), default=0.0)
+    assert [known[each] for each in left] == ([best] if best > 1.0 else [])
 
 
 @given(times=st.dictionaries(st.sampled_from(VARIANTS), st.lists(TIMES, min_size=1)), base=TIMES)
-def test_each_round_is_smaller_and_never_slower(
+def test_the_second_round_is_small_and_has_the_best(
     times: dict[Configuration, list[float]], base: float
 ) -> None:
     whole = {**times, DEFAULT: [base]}
-    kept = better_half(whole)
     found = gains(whole)
-    assert len(kept) <= max(1, len(times) // 2)
-    assert all(found[each] > 1.0 for each in kept)
-    assert not kept or max(found.values()) == found[kept[0]]
     following = second_round(VARIANTS, whole)
     assert len(following) == len(set(following)) <= 4
     assert DEFAULT not in following
+    if found and max(found.values()) > 1.0:
+        assert max(found, key=lambda each: found[each]) in following
+
+
+@pytest.mark.parametrize(
+    ("pairs", "clear"),
+    [
+        ([(10.0, 5.0), (10.0, 6.0)], True),
+        ([(10.0, 5.0), (10.0, 9.0)], False),
+        ([(10.0, 11.0), (10.0, 12.0)], True),
+        ([(10.0, 11.0), (10.0, 9.0)], False),
+    ],
+)
+def test_a_clear_outcome_is_not_measured_on(pairs: list[tuple[float, float]], clear: bool) -> None:
+    assert is_clear(pairs) is clear
 
 
 @pytest.mark.parametrize(

@@ -105,13 +105,13 @@ def test_the_winner_is_stored_and_used_until_something_changes(
     for name, value in given.items():
         monkeypatch.setenv(name.upper(), str(value))
     report = own_place / "report"
-    options = ["--budget", "15", "--json", "--output", str(report)]
+    options = ["--budget", "12", "--json", "--output", str(report)]
     assert main(["tune", *options]) == 0
     shown = capfd.readouterr()
     found = json.loads(shown.out)
     assert found["winner"] == {"llamacpp_flash_attention": "off"}
     assert found["gain"] > 1.03
-    assert found["took_s"] < 15
+    assert found["took_s"] < 12
     assert "LLAMACPP_THREADS stays as set" in found["not_tried"]["threads"]
     assert "flash attention off" in shown.err
     last = [x for x in found["samples"] if x["round"] == "last"]
@@ -152,6 +152,7 @@ def test_the_winner_is_stored_and_used_until_something_changes(
     stored.write_text(whole)
 
     assert main(["tune", "--forget"]) == 0
+    capfd.readouterr()
     assert flag(planned(capfd), "--flash-attn") == {}
     capfd.readouterr()
     assert main(["tune", "--show", "--json"]) == 0
@@ -206,10 +207,10 @@ async def test_servers_make_room_for_one_another(
         from dataclasses import replace
 
         others = len(psutil.Process().children())
-        return replace(read_hardware(), memory_available=(100 << 20) - others * (80 << 20))
+        return replace(read_hardware(), memory_available=(200 << 20) - others * (150 << 20))
 
     monkeypatch.setattr(server_launching, "read_hardware", small)
-    async with ServerPool(Settings(**ONLY_FLASH), log_dir=own_place) as pool:
+    async with ServerPool(Settings(), log_dir=own_place) as pool:
         first = await pool.get(DEFAULT)
         assert (await pool.get(DEFAULT)) is first
         await pool.get(NO_FLASH)
