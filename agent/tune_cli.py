@@ -23,7 +23,9 @@ _REPORT_S = 3.0
 
 def tune(
     model: Annotated[Path | None, typer.Option(help="A GGUF model file.")] = None,
-    budget: Annotated[float, typer.Option(min=5, help="Seconds that it may take altogether.")] = 90,
+    budget: Annotated[
+        int, typer.Option(min=5, max=86_400, help="Seconds that it may take altogether.")
+    ] = 90,
     output: Annotated[
         Path | None, typer.Option(help="Folder for the report; default: one in the cache.")
     ] = None,
@@ -124,7 +126,7 @@ class _Work:
             self.human.print(f"  {each.label}")
         show_not_tried(space.left_out, self.human)
 
-    def measure(self, budget: float, began: float, output: Path | None) -> None:
+    def measure(self, budget: int, began: float, output: Path | None) -> None:
         """Measure, report and store."""
         import time
 
@@ -138,7 +140,7 @@ class _Work:
         _make(report)
         spent = time.monotonic() - began
         with Progress(budget) as progress:
-            for note in (*self.prepared.notes, *self.notes, *_busy()):
+            for note in (*self.prepared.notes, *self._memory_notes(), *self.notes, *_busy()):
                 progress.say(note)
             searching = search(
                 self.settings,
@@ -160,8 +162,16 @@ class _Work:
         if self.as_json:
             from agent.measure.tune_report import as_object
 
-            told = as_object(tuning) | {"outcome": kept, "report": [str(x) for x in files]}
+            told = as_object(tuning) | {
+                "budget_s": budget,
+                "outcome": kept,
+                "report": [str(x) for x in files],
+            }
             typer.echo(json.dumps(told, indent=2))
+
+    def _memory_notes(self) -> tuple[str, ...]:
+        """Where the default is less than what the settings ask for."""
+        return self.prepared.plan(port=0, slot_dir=None, api_key_file=Path("KEY_FILE")).notes
 
     def _space(self) -> Space:
         from agent.core.errors import SettingsError

@@ -85,8 +85,7 @@ def show(tuning: Tuning, console: Console) -> None:
     console.print(table)
     show_not_tried(not_tried(tuning), console)
     console.print(
-        f"Measured in {tuning.took_s:.0f} of {tuning.budget_s:.0f} s; others took "
-        f"{tuning.others:.1f} cores meanwhile."
+        f"Measured in {tuning.took_s:.0f} s; others took {tuning.others:.1f} cores meanwhile."
     )
     console.print(tuning.why, soft_wrap=True)
 

@@ -78,15 +78,20 @@ def space_of(basis: Basis, candidates: int) -> Space:
     """The variants for this model, binary and machine, where a step has so many `candidates`."""
     left_out: dict[str, str] = {}
     variants: list[Configuration] = []
-    for name, fields, values in (
+    threads = (
         ("batch threads", ("threads", "threads_batch"), _threads_for_batches(basis)),
         ("threads", ("threads", "threads_batch"), _threads(basis)),
+    )
+    others = (
         ("slots", ("parallel",), _slots(basis, candidates)),
         ("physical batch", ("ubatch_size", "batch_size"), _batches(basis)),
         ("flash attention", ("flash_attention",), _attention(basis)),
         ("KV type", ("cache_type_k", "cache_type_v"), _kv_types(basis)),
         ("speculation", ("speculation",), _speculation(basis)),
-    ):
+    )
+    # Where a GPU computes, threads matter least.
+    ordered = (*others, *threads) if basis.hardware.devices else (*threads, *others)
+    for name, fields, values in ordered:
         held = [x.upper() for x in map("llamacpp_{}".format, fields) if basis.choices.is_set(x)]
         if held:
             left_out[name] = f"{' and '.join(held)} stays as set"

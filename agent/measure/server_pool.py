@@ -6,7 +6,6 @@ memory does not suffice for one more, the one that was not used for the longest 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -34,13 +33,13 @@ class OpenServer:
 class ServerPool:
     """Opens servers as they are asked for, and closes all of them at the end."""
 
-    def __init__(
-        self, settings: Settings, *, log_dir: Path, notice: Callable[[str], None] = lambda _: None
-    ) -> None:
-        """The port of `settings` is not used: there may be several servers."""
-        self._settings = settings.model_copy(update={"llamacpp_port": 0})
+    def __init__(self, settings: Settings, *, log_dir: Path) -> None:
+        """The port of `settings` is not used: there may be several servers. Slots are saved in any
+        case, for a moment: measuring is quicker then."""
+        saved = max(1, settings.prefix_bank_max_mb)
+        changed = {"llamacpp_port": 0, "prefix_bank_max_mb": saved}
+        self._settings = settings.model_copy(update=changed)
         self._log_dir = log_dir
-        self._notice = notice
         self._open: dict[Configuration, tuple[OpenServer, AsyncExitStack]] = {}
         self._default: Ladder | None = None
 
@@ -107,12 +106,7 @@ class ServerPool:
     async def _start(self, configuration: Configuration) -> tuple[OpenServer, AsyncExitStack]:
         stack = AsyncExitStack()
         try:
-            opening = open_server(
-                self._settings,
-                notice=self._notice,
-                log_dir=self._log_dir,
-                tuned=configuration.values,
-            )
+            opening = open_server(self._settings, log_dir=self._log_dir, tuned=configuration.values)
             server = await stack.enter_async_context(opening)
             client = LlamaCppClient(
                 server.url,

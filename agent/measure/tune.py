@@ -34,6 +34,8 @@ _PART = 90
 _PAIRS, _MOST_PAIRS = 2, 5
 _TOO_SLOW = 3
 """Times as long as the default: no gain elsewhere makes up for that."""
+_NO_TIME = "there was no time for it"
+_MORE = "Give more with --budget."
 _WARM_TOKENS = 16
 _SPARE = 1.3
 """A measurement may take so much longer than the last one did."""
@@ -50,10 +52,10 @@ async def tune(
     """Measure within `budget_s` seconds. Raises an EngineError when the default cannot be measured.
 
     What was found until the end of the budget is returned; nothing is stored here."""
-    tuning = Tuning(budget_s=budget_s, left_out=dict(space.left_out))
+    tuning = Tuning(left_out=dict(space.left_out))
     began, others_s = time.monotonic(), _cpu_of_others()
     async with ServerPool(settings, log_dir=log_dir) as pool:
-        search = _Search(settings, tuning, pool, began + budget_s, watch)
+        search = _Search(settings, tuning, pool, budget_s, watch)
         try:
             async with asyncio.timeout(budget_s) as limit:
                 await search.run(space)
@@ -81,12 +83,13 @@ class _Search:
     """One tuning under way."""
 
     def __init__(
-        self, settings: Settings, tuning: Tuning, pool: ServerPool, ends_at: float, watch: Watch
+        self, settings: Settings, tuning: Tuning, pool: ServerPool, budget_s: float, watch: Watch
     ) -> None:
         self._settings = settings
         self._tuning = tuning
         self._pool = pool
-        self._ends_at = ends_at
+        self._budget_s = budget_s
+        self._ends_at = time.monotonic() + budget_s
         self._watch = watch
         self._mix: Mix = ()
         self._prompt = CopyPrompt([], "")
@@ -103,8 +106,7 @@ class _Search:
         found = second_round(variants, self._tuning.times("first"))
         finalist = await self._halve(found) if found else None
         if finalist is None:
-            self._tuning.why = "Nothing was faster than the default."
-            self._tuning.finished = True
+            self._conclude_without()
             return
         await self._next_to_the_default(finalist)
 
@@ -114,8 +116,7 @@ class _Search:
             self._conclude()
         elif not self._tuning.why:
             self._tuning.why = (
-                f"{self._tuning.budget_s:g} seconds were not enough to compare anything with the "
-                "default."
+                f"The time was not enough to compare anything with the default. {_MORE}"
             )
 
     async def _begin(self, variants: Sequence[Configuration]) -> list[Configuration]:
@@ -132,7 +133,7 @@ class _Search:
             self._mix = mix_of(stages, self._settings.turbo_candidates)
             self._prompt = await copy_prompt(encoder, PROBE.prompt)
             rates, _ = await opened.measured.measure(self._prompt.ids, PROBE)
-            each_s = self._tuning.budget_s / _PART
+            each_s = self._budget_s / _PART
             lengths = lengths_for(rates, each_s, served.context)
             self._prompt = await copy_prompt(encoder, lengths.prompt)
         self._tuning.lengths = lengths
@@ -166,9 +167,7 @@ class _Search:
         """Each variant once, the default before, between and after."""
         for number, each in enumerate(variants):
             if not self._affords(each, more=2 * _PAIRS):
-                self._tuning.unmeasured.update(
-                    dict.fromkeys(variants[number:], "the budget was used up")
-                )
+                self._tuning.unmeasured.update(dict.fromkeys(variants[number:], _NO_TIME))
                 break
             await self._try("first", each)
             if number % 3 == 2 or number == len(variants) - 1:
@@ -209,6 +208,17 @@ class _Search:
             default, other = self._tuning.samples[-2:]
             self._pairs.append((default.seconds, other.seconds))
         self._conclude()
+
+    def _conclude_without(self) -> None:
+        """Nothing is worth being measured next to the default."""
+        tuning = self._tuning
+        tuning.finished = _NO_TIME not in tuning.unmeasured.values()
+        if tuning.finished:
+            tuning.why = "Nothing was faster than the default."
+        elif len({sample.configuration for sample in tuning.samples}) > 1:
+            tuning.why = f"Nothing of what there was time for was faster than the default. {_MORE}"
+        else:
+            tuning.why = f"The time was enough for the default only. {_MORE}"
 
     def _conclude(self) -> None:
         tuning = self._tuning

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
+from agent.measure.configuration import DEFAULT
 from agent.measure.tune_report import rows_of
 from agent.measure.tuning import Tuning
 
-_WIDTH, _ROW, _EDGE = 9.0, 0.38, 1.4
+_WIDTH, _ROW, _EDGE = 9.0, 0.45, 1.5
 """Inches."""
+_WRAP = 36
+"""Characters of a label before it goes on below."""
 
 
 def draw(tuning: Tuning, title: str, path: Path) -> None:
@@ -18,18 +22,17 @@ def draw(tuning: Tuning, title: str, path: Path) -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     rows = [row for row in reversed(rows_of(tuning)) if row.times_as_fast is not None]
-    default_s = next(row.seconds for row in rows if row.configuration.items == ())
+    default_s = next(row.seconds for row in rows if row.configuration == DEFAULT) or 0.0
     figure = Figure(figsize=(_WIDTH, _EDGE + _ROW * len(rows)), layout="constrained")
     axes = figure.add_subplot()
-    labels = [row.configuration.label for row in rows]
-    bars = axes.barh(labels, [row.times_as_fast or 0.0 for row in rows], color="#4c78a8")
-    axes.bar_label(bars, [f"{row.seconds:.1f} s" for row in rows], padding=4)
+    labels = [textwrap.fill(f"{x.configuration.label}: {x.seconds:.1f} s", _WRAP) for x in rows]
+    axes.barh(labels, [row.times_as_fast or 0.0 for row in rows], color="#9ecae1")
     for place, row in enumerate(rows):
         own = [x.seconds for x in tuning.samples if x.configuration == row.configuration]
-        points = [(default_s or 0.0) / taken for taken in own]
-        axes.plot(points, [place] * len(points), "o", color="#222222", markersize=3)
-    axes.axvline(1.0, color="#888888", linewidth=1)
-    axes.margins(x=0.12)
-    axes.set_xlabel("times as fast as the default (points: single measurements)")
-    axes.set_title(title, fontsize="medium")
+        points = [default_s / taken for taken in own]
+        axes.plot(points, [place] * len(points), "o", color="#08519c", markersize=4)
+    axes.axvline(1.0, color="#444444", linewidth=1)
+    axes.tick_params(axis="y", labelsize="small")
+    axes.set_xlabel("times as fast as the default; points are single measurements")
+    figure.suptitle(title, fontsize="medium")
     figure.savefig(path, dpi=120)

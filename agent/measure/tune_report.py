@@ -48,7 +48,6 @@ def not_tried(tuning: Tuning) -> dict[str, str]:
 def as_object(tuning: Tuning) -> dict[str, Any]:
     """For programs; settings by their names, times in seconds, rates in tokens per second."""
     return {
-        "budget_s": tuning.budget_s,
         "took_s": round(tuning.took_s, 2),
         "cores_taken_by_others": round(tuning.others, 2),
         "server": tuning.description,
@@ -88,7 +87,8 @@ def cells(row: Row) -> list[str]:
         *(f"{figure:,.1f}" for figure in figures),
         f"{row.seconds:.2f}",
         ratio,
-        f"{row.samples} times" + (f"; {row.remark}" if row.remark else ""),
+        ("once" if row.samples == 1 else f"{row.samples} times")
+        + (f"; {row.remark}" if row.remark else ""),
     ]
 
 
@@ -96,7 +96,7 @@ def as_markdown(tuning: Tuning, facts: Mapping[str, str]) -> str:
     """A page for people. `facts` say what was measured and where."""
     lines = ["# turbo tune", "", *(f"- {name}: {value}" for name, value in facts.items())]
     lines += [
-        f"- measured in {tuning.took_s:.0f} of {tuning.budget_s:g} s, with a prompt of about "
+        f"- measured in {tuning.took_s:.0f} s, with a prompt of about "
         f"{tuning.lengths.prompt} tokens and answers of {tuning.lengths.single} (one stream) and "
         f"{tuning.lengths.together} (all slots); others took {tuning.others:.1f} cores meanwhile",
         "",

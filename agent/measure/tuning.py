@@ -25,7 +25,6 @@ class Sample:
 class Tuning:
     """What came of it; grows while it goes on."""
 
-    budget_s: float
     samples: list[Sample] = field(default_factory=list)
     refused: dict[Configuration, str] = field(default_factory=dict)
     """What could not be started or measured, and why."""
