@@ -155,8 +155,8 @@ class _Work:
                 progress.say("Interrupted; nothing is stored.")
                 raise typer.Exit(stopped.exit_code) from None
         show_table(tuning, self.human)
-        kept = self._keep(tuning)
         files = self._write(tuning, report)
+        kept = self._keep(tuning)
         self.human.print(kept, soft_wrap=True)
         self.human.print(f"Report: {', '.join(map(str, files))}", soft_wrap=True)
         if self.as_json:
