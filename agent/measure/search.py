@@ -17,30 +17,51 @@ HANDICAP = 1.10
 """So many times faster must be what changes answers (a quantised KV cache)."""
 _LEAST_GAIN = 1.03
 """A smaller one is noise, or not worth being told."""
-_ALMOST = 0.95
-"""In a first, short measurement; what is slower than that is not looked at again."""
+_NEAR, _ALMOST = 0.9, 0.97
+"""Slower than the first, a configuration is measured once; slower than the second, it does not
+reach the second round."""
+_COUNTS = 1.02
+"""What is faster than that is put together with others."""
+_WON = 0.8
+"""Part of the comparisons that a winner must win, so that noise hardly ever makes one."""
 _CLEAR = 1.2
 _IN_SECOND_ROUND = 4
 
-Times = Mapping[Configuration, Sequence[float]]
-"""Seconds of the workflow, of one round."""
+Measured = Sequence[tuple[Configuration, float]]
+"""Configurations of one round in the order in which they were measured, with the seconds of the
+workflow."""
+Gains = Mapping[Configuration, float]
 
 
-def gains(times: Times) -> dict[Configuration, float]:
-    """How many times faster than the default of the same round each configuration is, by the
-    medians. What changes answers is charged for that."""
-    base = statistics.median(times[DEFAULT])
+def ratios(measured: Measured) -> dict[Configuration, list[float]]:
+    """How many times faster than the default each measurement was: than what the default took just
+    before and just after it, on average. A round in which it was not measured has none."""
+    found: dict[Configuration, list[float]] = {}
+    for place, (each, taken) in enumerate(measured):
+        before = [s for x, s in measured[:place] if x == DEFAULT][-1:]
+        after = [s for x, s in measured[place:] if x == DEFAULT][:1]
+        if each != DEFAULT and (before or after):
+            found.setdefault(each, []).append(statistics.mean(before + after) / taken)
+    return found
+
+
+def gains(measured: Measured) -> dict[Configuration, float]:
+    """How many times faster each configuration is, by the median. What changes answers is charged
+    for that."""
     return {
-        each: base / statistics.median(found) / (HANDICAP if each.changes_answers else 1.0)
-        for each, found in times.items()
-        if each != DEFAULT
+        each: statistics.median(found) / (HANDICAP if each.changes_answers else 1.0)
+        for each, found in ratios(measured).items()
     }
 
 
-def second_round(variants: Sequence[Configuration], times: Times) -> list[Configuration]:
-    """What is worth a second look after each variant was measured once: those that won in their
+def worth_another_look(found: Gains) -> list[Configuration]:
+    """Those that a single measurement does not rule out, the fastest first."""
+    return sorted((x for x in found if found[x] > _NEAR), key=lambda each: -found[each])
+
+
+def second_round(variants: Sequence[Configuration], found: Gains) -> list[Configuration]:
+    """What is worth a second round after each variant was measured: those that won in their
     respect, all together and the best two, and the best alone. Empty when nothing is."""
-    found = gains(times)
     best: dict[frozenset[str], Configuration] = {}
     for each in variants:
         if each in found and found[each] > _ALMOST:
@@ -48,7 +69,7 @@ def second_round(variants: Sequence[Configuration], times: Times) -> list[Config
             if respect not in best or found[each] > found[best[respect]]:
                 best[respect] = each
     winners = sorted(best.values(), key=lambda each: -found[each])
-    clear = [each for each in winners if found[each] > 1.0]
+    clear = [each for each in winners if found[each] > _COUNTS]
     chosen = [_all(clear), _all(clear[:2]), *winners]
     return [x for x in dict.fromkeys(chosen) if x != DEFAULT][:_IN_SECOND_ROUND]
 
@@ -77,22 +98,24 @@ class Verdict:
 
 def verdict(configuration: Configuration, pairs: Sequence[tuple[float, float]]) -> Verdict:
     """`pairs` are seconds of the default and of the configuration, measured in turn."""
-    ratios = [default / other for default, other in pairs]
-    gain = statistics.median(ratios)
+    found = [default / other for default, other in pairs]
+    gain = statistics.median(found)
     least = HANDICAP if configuration.changes_answers else _LEAST_GAIN
+    won = sum(ratio > 1.0 for ratio in found)
+    enough = won >= _WON * len(found)
     if gain < least:
         why = f"{gain:.2f} times as fast is less than the {least:.2f} that count"
-    elif min(ratios) <= 1.0:
-        why = "the default was faster in one of the comparisons, so the gain may be noise"
+    elif not enough:
+        why = f"it was faster in only {won} of {len(found)} comparisons, which may be noise"
     else:
-        why = f"{gain:.2f} times as fast, and faster in each of {len(pairs)} comparisons"
-    return Verdict(gain=gain, holds=gain >= least and min(ratios) > 1.0, why=why)
+        why = f"{gain:.2f} times as fast, and faster in {won} of {len(found)} comparisons"
+    return Verdict(gain=gain, holds=gain >= least and enough, why=why)
 
 
 def is_clear(pairs: Sequence[tuple[float, float]]) -> bool:
     """Whether one of the two is so much faster each time that measuring on changes nothing."""
-    ratios = [default / other for default, other in pairs]
-    return min(ratios) > _CLEAR or max(ratios) < 1.0
+    found = [default / other for default, other in pairs]
+    return min(found) > _CLEAR or max(found) < 1.0
 
 
 def _all(configurations: Sequence[Configuration]) -> Configuration:

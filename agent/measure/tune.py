@@ -24,14 +24,21 @@ from agent.measure.configuration import DEFAULT, Configuration, Space
 from agent.measure.copy_prompt import CopyPrompt, copy_prompt
 from agent.measure.lengths import LONG_ENOUGH_TO_COPY, PROBE, Lengths, lengths_for
 from agent.measure.score import Mix, mix_of, seconds
-from agent.measure.search import better_half, gains, is_clear, second_round, verdict
+from agent.measure.search import (
+    better_half,
+    gains,
+    is_clear,
+    second_round,
+    verdict,
+    worth_another_look,
+)
 from agent.measure.server_pool import OpenServer, ServerPool
 from agent.measure.traffic import encode
 from agent.measure.tuning import Sample, Tuning, Watch
 
-_PART = 90
+_PART = 120
 """One part in so many of the budget is what a short measurement gives to each rate."""
-_PAIRS, _MOST_PAIRS = 2, 5
+_PAIRS, _MOST_PAIRS = 2, 7
 _TOO_SLOW = 3
 """Times as long as the default: no gain elsewhere makes up for that."""
 _NO_TIME = "there was no time for it"
@@ -103,7 +110,7 @@ class _Search:
         """Everything until the verdict."""
         variants = await self._begin(space.variants)
         await self._first_round(variants)
-        found = second_round(variants, self._tuning.times("first"))
+        found = second_round(variants, gains(self._tuning.measured("first")))
         finalist = await self._halve(found) if found else None
         if finalist is None:
             self._conclude_without()
@@ -164,31 +171,38 @@ class _Search:
         return chosen
 
     async def _first_round(self, variants: Sequence[Configuration]) -> None:
-        """Each variant once, the default before, between and after."""
-        for number, each in enumerate(variants):
-            if not self._affords(each, more=2 * _PAIRS):
-                self._tuning.unmeasured.update(dict.fromkeys(variants[number:], _NO_TIME))
-                break
-            await self._try("first", each)
-            if number % 3 == 2 or number == len(variants) - 1:
-                await self._sample("first", DEFAULT)
+        """Each variant once, and what that did not rule out once more."""
+        missed = await self._in_turn("first", variants)
+        self._tuning.unmeasured.update(dict.fromkeys(missed, _NO_TIME))
+        promising = worth_another_look(gains(self._tuning.measured("first")))
+        await self._in_turn("first", promising)
+
+    async def _in_turn(
+        self, name: str, configurations: Sequence[Configuration]
+    ) -> Sequence[Configuration]:
+        """Measure each once, the default between and after them; those for which there was no
+        time."""
+        for number, each in enumerate(configurations):
+            if not self._affords(each, more=2 * _PAIRS + 1):
+                return configurations[number:]
+            await self._try(name, each)
+            if number % 2 == 1 or number == len(configurations) - 1:
+                await self._sample(name, DEFAULT)
+        return ()
 
     async def _halve(self, configurations: Sequence[Configuration]) -> Configuration | None:
         """The best of these after rounds in which the better half is measured again, and more often
         than before; None when none of them is faster than the default."""
         left, number = list(configurations), 2
-        known = gains(self._tuning.times("first"))
+        known = gains(self._tuning.measured("first"))
         while len(left) > 1 or left[0] not in known:
             name = f"round {number}"
+            await self._sample(name, DEFAULT)
             for _ in range(number):
-                if not self._affords(DEFAULT, more=2 * _PAIRS):
+                left = [each for each in left if each not in self._tuning.refused]
+                if await self._in_turn(name, left):
                     break
-                await self._sample(name, DEFAULT)
-                for each in left:
-                    if each not in self._tuning.refused and self._affords(each, more=2 * _PAIRS):
-                        await self._try(name, each)
-            if times := self._tuning.times(name):
-                known |= gains(times)
+            known |= gains(self._tuning.measured(name))
             left = better_half(left, known)
             if not left:
                 return None

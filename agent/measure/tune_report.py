@@ -10,6 +10,7 @@ from typing import Any
 
 from agent.measure.configuration import DEFAULT, Configuration
 from agent.measure.lengths import Rates
+from agent.measure.search import ratios
 from agent.measure.tuning import Sample, Tuning
 
 
@@ -23,7 +24,7 @@ class Row:
     seconds: float | None
     """Of the workflow; the median."""
     times_as_fast: float | None
-    """As the default in the same round; the median of the last round that it was in."""
+    """As the default before and after it; the median of the last round that it was in."""
     samples: int
     remark: str
 
@@ -113,10 +114,7 @@ def as_markdown(tuning: Tuning, facts: Mapping[str, str]) -> str:
 
 def _row(tuning: Tuning, configuration: Configuration) -> Row:
     mine = [x for x in tuning.samples if x.configuration == configuration]
-    times = tuning.times(mine[-1].round)
-    ratio = None
-    if configuration != DEFAULT and DEFAULT in times:
-        ratio = statistics.median(times[DEFAULT]) / statistics.median(times[configuration])
+    found = ratios(tuning.measured(mine[-1].round)).get(configuration)
     return Row(
         configuration=configuration,
         rates=Rates(
@@ -126,7 +124,7 @@ def _row(tuning: Tuning, configuration: Configuration) -> Row:
             slots=mine[0].rates.slots,
         ),
         seconds=statistics.median(x.seconds for x in mine),
-        times_as_fast=1.0 if configuration == DEFAULT else ratio,
+        times_as_fast=statistics.median(found) if found else 1.0,
         samples=len(mine),
         remark=tuning.refused.get(configuration, ""),
     )

