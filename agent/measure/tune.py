@@ -197,7 +197,6 @@ class _Search:
         known = gains(self._tuning.measured("first"))
         while len(left) > 1 or left[0] not in known:
             name = f"round {number}"
-            await self._sample(name, DEFAULT)
             for _ in range(number):
                 left = [each for each in left if each not in self._tuning.refused]
                 if await self._in_turn(name, left):
