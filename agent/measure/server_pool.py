@@ -42,6 +42,8 @@ class ServerPool:
         self._log_dir = log_dir
         self._open: dict[Configuration, tuple[OpenServer, AsyncExitStack]] = {}
         self._default: Ladder | None = None
+        self.crowded = False
+        """A server had to be closed for another one: each change costs a start-up."""
 
     async def __aenter__(self) -> ServerPool:
         return self
@@ -91,6 +93,7 @@ class ServerPool:
             if not self._open:
                 less = given_up(prepared.ladder.asked, prepared.ladder.rung.shape)
                 raise ServerError(f"Memory does not suffice for it: {less}.")
+            self.crowded = True
             await self.close(next(iter(self._open)))
 
     def _fits(self, ladder: Ladder) -> bool:

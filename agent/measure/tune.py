@@ -119,12 +119,18 @@ class _Search:
 
     def ran_out(self) -> None:
         """Conclude from what there is."""
-        if not self._tuning.why and len(self._pairs) >= _PAIRS:
+        tuning = self._tuning
+        if tuning.why:
+            return
+        if len(self._pairs) >= _PAIRS:
             self._conclude()
-        elif not self._tuning.why:
-            self._tuning.why = (
-                f"The time was not enough to compare anything with the default. {_MORE}"
+        elif tuning.winner != DEFAULT:
+            tuning.why = (
+                f"The time was not enough to measure {tuning.winner.label} next to the default. "
+                + _MORE
             )
+        else:
+            tuning.why = f"The time was not enough to compare anything with the default. {_MORE}"
 
     async def _begin(self, variants: Sequence[Configuration]) -> list[Configuration]:
         """Find out how fast the default is and how long measurements may be; the variants that can
@@ -182,13 +188,17 @@ class _Search:
     ) -> Sequence[Configuration]:
         """Measure each once, the default between and after them; those for which there was no
         time."""
+        missed: Sequence[Configuration] = ()
         for number, each in enumerate(configurations):
             if not self._affords(each, more=2 * _PAIRS + 1):
-                return configurations[number:]
+                missed = configurations[number:]
+                break
             await self._try(name, each)
-            if number % 2 == 1 or number == len(configurations) - 1:
+            if number % 2 == 1:
                 await self._sample(name, DEFAULT)
-        return ()
+        if self._tuning.samples[-1].configuration != DEFAULT:
+            await self._sample(name, DEFAULT)
+        return missed
 
     async def _halve(self, configurations: Sequence[Configuration]) -> Configuration | None:
         """The best of these after rounds in which the better half is measured again, and more often
@@ -217,7 +227,10 @@ class _Search:
             if len(self._pairs) > _PAIRS and is_clear(self._pairs):
                 break
             await self._sample("last", DEFAULT)
-            await self._sample("last", finalist)
+            await self._try("last", finalist)
+            if reason := self._tuning.refused.get(finalist):
+                self._tuning.why = f"The default stays. {finalist.label}: {reason}."
+                return
             default, other = self._tuning.samples[-2:]
             self._pairs.append((default.seconds, other.seconds))
         self._conclude()
@@ -297,5 +310,6 @@ class _Search:
         """Whether there is time to measure it and then `more` times on servers that are open."""
         start_s = 0.0 if self._pool.is_open(configuration) else self._start_s
         usual_s = self._cost_s[DEFAULT]
-        needed_s = start_s + self._cost_s.get(configuration, usual_s) + more * usual_s
+        each_s = usual_s + (self._start_s if self._pool.crowded else 0.0)
+        needed_s = start_s + self._cost_s.get(configuration, usual_s) + more * each_s
         return time.monotonic() + needed_s * _SPARE < self._ends_at

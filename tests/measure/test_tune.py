@@ -214,7 +214,9 @@ async def test_servers_make_room_for_one_another(
     async with ServerPool(Settings(), log_dir=own_place) as pool:
         first = await pool.get(DEFAULT)
         assert (await pool.get(DEFAULT)) is first
+        assert not pool.crowded
         await pool.get(NO_FLASH)
+        assert pool.crowded
         assert not pool.is_open(DEFAULT)
         with pytest.raises(ServerError, match="Memory does not suffice for it"):
             await pool.get(Configuration.of(parallel=16))
