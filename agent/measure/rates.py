@@ -22,8 +22,9 @@ from agent.core.llamacpp_wire import Final, Piece
 from agent.core.sampling import CODING, Sampling, candidate_sampling
 from agent.measure.lengths import Lengths, Rates
 
-_WILD = replace(CODING, temperature=2.0)
-"""Text that never repeats itself: what one stream writes then is no gift to speculation."""
+_WILD = replace(CODING, temperature=3.0, top_p=1.0)
+"""Text that hardly ever repeats itself, so that what one stream writes is no gift to speculation; a
+smaller nucleus would leave a loop the likeliest."""
 
 
 @dataclass(frozen=True)
