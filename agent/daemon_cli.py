@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from agent.core.daemon_record import DaemonRecord
     from agent.core.daemon_status import DaemonStatus
 
-_Model = Annotated[Path | None, typer.Option(help="A GGUF model file.")]
+_Model = Annotated[Path | None, typer.Option(help="A GGUF model file, or a model's name.")]
 _SleepIdle = Annotated[
     float | None,
     typer.Option(

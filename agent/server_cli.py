@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,11 +33,12 @@ def install(
     from agent.core.config import load_settings
     from agent.core.llamacpp_install import install as fetch
     from agent.core.signals import Interrupted, raise_interrupted
+    from agent.download_view import shown
 
     settings = load_settings()
     try:
         with raise_interrupted():
-            done = fetch(settings, variant=variant, tag=tag, watch=_shown)
+            done = fetch(settings, variant=variant, tag=tag, watch=shown)
     except Interrupted as stopped:
         raise typer.Exit(stopped.exit_code) from None
     release = done.release
@@ -49,8 +49,21 @@ def install(
 
 
 @app.command()
+def uninstall(
+    release: Annotated[str, typer.Argument(help="As `turbo server binaries` names it: b9828-cpu.")],
+) -> None:
+    """Remove a release that `turbo server install` fetched."""
+    from agent.core.llamacpp_uninstall import uninstall as remove
+
+    removed = remove(release)
+    typer.echo(f"llama.cpp {removed.tag} ({removed.variant}) is removed: {removed.folder}")
+
+
+@app.command()
 def plan(
-    model: Annotated[Path | None, typer.Option(help="A GGUF model file.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A GGUF model file, or a model's name.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object on standard output.")
     ] = False,
@@ -107,10 +120,12 @@ def binaries(
 
 def _row(each: Examined) -> dict[str, Any]:
     from agent.core.llamacpp_devices import find_devices
+    from agent.core.llamacpp_installed import installed_releases
 
-    binary = each.binary
+    binary, path = each.binary, each.candidate.path
     return {
         "origin": each.candidate.origin,
+        "release": next((x.name for x in installed_releases() if x.program == path), ""),
         "command": list(each.candidate.command),
         "runs": binary is not None,
         "reason": each.reason,
@@ -126,13 +141,15 @@ def _row(each: Examined) -> dict[str, Any]:
 def _line(row: dict[str, Any]) -> str:
     from agent.core.terminal import printable
 
+    release = f" {row['release']}" if row["release"] else ""
     if row["runs"]:
         devices = ", ".join(f"{x['name']} ({x['description']})" for x in row["devices"])
         about = f"{row['version']} {row['commit']}".strip() or "of unknown version"
         about = f"{about}, {devices or 'CPU only'}"
     else:
         about = f"set aside: {row['reason']}"
-    return printable(f"{row['origin']:<10}  {' '.join(row['command'])}\n            {about}")
+    command = " ".join(row["command"])
+    return printable(f"{row['origin']}{release}\n    {command}\n    {about}")
 
 
 def _advice(settings: Settings, program: Path, variant: str) -> Iterator[str]:
@@ -151,17 +168,3 @@ def _advice(settings: Settings, program: Path, variant: str) -> Iterator[str]:
     if first is not None and first.path != program:
         yield f"A run takes {first.path}, which comes first. To use this one:"
         yield f"export LLAMACPP_BINARY_PATH={program}"
-
-
-@contextmanager
-def _shown(name: str, size: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns: Sequence[Any] = (
-        *(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(name, total=size)
-        yield lambda taken: progress.advance(bar, taken)

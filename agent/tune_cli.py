@@ -22,7 +22,9 @@ _REPORT_S = 3.0
 
 
 def tune(
-    model: Annotated[Path | None, typer.Option(help="A GGUF model file.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A GGUF model file, or a model's name.")
+    ] = None,
     budget: Annotated[
         int, typer.Option(min=5, max=86_400, help="Seconds that it may take altogether.")
     ] = 90,

@@ -446,22 +446,22 @@ def said_by(server: FakeTeamServer, role: str) -> bool:
     ],
 )
 async def test_a_signal_at_any_moment_leaves_nothing(
-    repository: Path, tmp_path: Path, moment: str, signum: signal.Signals, expected: int
+    repository: Path, moment: str, signum: signal.Signals, expected: int
 ) -> None:
-    begun = tmp_path / "begun"
-    wait = "; sleep 60; :" if moment == "test" else ""
+    command = "sleep 60; :" if moment == "test" else ":"
     children: list[psutil.Process] = []
 
     async def interrupt(process: asyncio.subprocess.Process) -> None:
-        await until(begun.exists if moment == "test" else lambda: said_by(server, moment))
         if moment == "test":
             await until(lambda: "sleep" in names_below(process.pid))
+        else:
+            await until(lambda: said_by(server, moment))
         children.extend(psutil.Process(process.pid).children(recursive=True))
         process.send_signal(signum)
 
     async with FakeTeamServer(delay_s=0.3, planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
         ended = await run_turbo(
-            "run", "--json", "--test", f"sh -c 'touch {begun}{wait}'", "tasks/a.md",
+            "run", "--json", "--test", f"sh -c '{command}'", "tasks/a.md",
             cwd=repository, after=interrupt, LLAMACPP_URL=server.url, LLAMACPP_API_KEY=KEY,
         )  # fmt: skip
     assert ended.exit_code == expected, ended.err

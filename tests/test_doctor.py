@@ -204,7 +204,7 @@ def test_settings_that_contradict(
     [
         ("exit 0", "ok", "works"),
         ("echo 'setting up uid map: Permission denied'; exit 1", "warning", "Permission denied"),
-        (None, "warning", "no bubblewrap"),
+        (None, "warning", "not installed"),
     ],
 )
 async def test_the_sandbox_is_tried(

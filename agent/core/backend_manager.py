@@ -196,12 +196,14 @@ async def get_backend(
     settings: Settings,
     *,
     notice: Callable[[str], None] = lambda _: None,
+    on_launch: Callable[[], object] = lambda: None,
     on_restart: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Opened]:
     """Open the backend that `settings` names and close it, with its server, at the end.
 
-    `notice` gets one line per thing worth knowing (which model, which server), `on_restart` the
-    reason whenever a server of ours had to be started again.
+    `notice` gets one line per thing worth knowing (which model, which server). `on_launch` is
+    called when a server of our own is about to be started: its loading leaves time for other work.
+    `on_restart` gets the reason whenever a server of ours had to be started again.
     Raises an EngineError when it cannot be opened.
     """
     if settings.backend == "ollama":
@@ -212,5 +214,7 @@ async def get_backend(
     else:
         from agent.core.llamacpp_opening import open_llamacpp  # noqa: PLC0415 - only when asked for
 
-        async with open_llamacpp(settings, notice=notice, on_restart=on_restart) as opened:
+        async with open_llamacpp(
+            settings, notice=notice, on_launch=on_launch, on_restart=on_restart
+        ) as opened:
             yield opened

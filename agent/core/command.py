@@ -11,15 +11,16 @@ import asyncio
 import contextlib
 import errno
 import os
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.config import command_environment
+from agent.core.confined import Confined
 from agent.core.errors import CommandError
-from agent.core.process_group import die_with_parent, end_group, signal_group
+from agent.core.process_group import end_group
+from agent.core.sandbox import Sandbox
 
 _INTERRUPT_S = 3.0
 _TERM_S = 1.0
@@ -49,6 +50,9 @@ class CommandResult:
     duration_s: float
     """Wall seconds."""
 
+    over: str | None = None
+    """The limit that it passed and was ended for."""
+
     @property
     def timed_out(self) -> bool:
         """The deadline came first."""
@@ -67,30 +71,36 @@ async def run_command(
     timeout_s: float,
     env: Mapping[str, str] | None = None,
     output_limit: int = 200_000,
+    sandbox: Sandbox | None = None,
 ) -> CommandResult:
     """Run `argv` in `cwd` for at most `timeout_s` wall seconds.
 
     `env` is the whole environment of the command (default: `command_environment()`);
-    `output_limit` is in bytes. When this call is cancelled the whole group is killed first.
-    Raises CommandError when the command cannot be started.
+    `output_limit` is in bytes. In a `sandbox` it reaches and takes no more than that lets it;
+    without one it is a command of ours that is trusted. When this call is cancelled everything that
+    it started is killed first. Raises CommandError when the command cannot be started.
     """
     begin = time.monotonic()
     output = _Output(output_limit)
+    given = command_environment() if env is None else env
+    over: str | None = None
     with _pipe() as (reader, writer):
-        process = await _start(argv, cwd, command_environment() if env is None else env, writer)
+        confined = Confined(argv, cwd, given, sandbox)
+        process = await _start(confined, writer)
         loop = asyncio.get_running_loop()
         loop.add_reader(reader, _take, reader, output)
         try:
             late = False
             try:
-                await asyncio.wait_for(process.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    over = await confined.watched(process)
             except TimeoutError:
                 late = process.returncode is None
-                await _interrupt(process)
+                await _interrupt(process, confined)
         finally:
-            # Also after a normal end: what the command left behind is still in its group.
+            # Also after a normal end: what the command left behind is still there.
             try:
-                await end_group(process, patience_s=0, terms=0)
+                await confined.end(process)
             finally:
                 loop.remove_reader(reader)
         _take_rest(reader, output)
@@ -99,42 +109,45 @@ async def run_command(
         exit_code=None if late else process.returncode,
         output=output.text(),
         duration_s=time.monotonic() - begin,
+        over=over,
     )
 
 
-async def _start(
-    argv: Sequence[str], cwd: Path, env: Mapping[str, str], writer: int
-) -> asyncio.subprocess.Process:
-    _check(argv, cwd)
+async def _start(confined: Confined, writer: int) -> asyncio.subprocess.Process:
+    _check(confined)
     try:
         return await asyncio.create_subprocess_exec(
-            *argv,
-            cwd=cwd,
-            env=env,
+            *confined.words,
+            cwd=confined.folder,
+            env=confined.environment,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=writer,
             stderr=writer,
             start_new_session=True,
-            preexec_fn=die_with_parent(),
+            preexec_fn=confined.prepare(),
         )
     except (OSError, ValueError) as error:
-        raise _explain(argv[0], error) from None
+        raise _explain(confined.argv[0], error) from None
 
 
-async def _interrupt(process: asyncio.subprocess.Process) -> None:
+async def _interrupt(process: asyncio.subprocess.Process, confined: Confined) -> None:
     """End a command that is late. INT comes first: test runners then tell where they hang."""
-    signal_group(process.pid, signal.SIGINT)
+    confined.interrupt(process)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(process.wait(), _INTERRUPT_S)
-    await end_group(process, patience_s=_TERM_S)
+    if not confined.isolated:
+        await end_group(process, patience_s=_TERM_S)
 
 
-def _check(argv: Sequence[str], cwd: Path) -> None:
-    """Refuse what the system would blame on the program."""
+def _check(confined: Confined) -> None:
+    """Refuse what the system, or the sandbox, would blame on the program."""
+    argv = confined.argv
     if not argv or not argv[0]:
         raise CommandError("The command is empty.", fix="Name a program to run.")
-    if not cwd.is_dir():
-        raise CommandError(f"{argv[0]} cannot be run in {cwd}: no such folder.")
+    if not confined.folder.is_dir():
+        raise CommandError(f"{argv[0]} cannot be run in {confined.folder}: no such folder.")
+    if confined.isolated and (reason := confined.missing()) is not None:
+        raise _explain(argv[0], OSError(reason, os.strerror(reason)))
 
 
 def _explain(program: str, error: OSError | ValueError) -> CommandError:

@@ -38,9 +38,18 @@ _NOT_FROM_A_REPOSITORY = {
     "llamacpp_api_key",
     "ollama_local",
     "turbo_releases_url",
+    "hf_endpoint",
+    "hf_token",
+    "sandbox",
+    "sandbox_read",
+    "sandbox_memory_mb",
+    "sandbox_processes",
+    "sandbox_file_mb",
+    "sandbox_disk_mb",
+    "sandbox_cpu_s",
 }
 """What stands in a clone is not the user's word: whoever wrote it must not choose the program that
-we start or the address that prompts go to."""
+we start, the address that prompts go to or what a command may reach."""
 
 _GIT_NAMES_KEPT = {
     "GIT_CEILING_DIRECTORIES",
@@ -78,7 +87,9 @@ class Settings(BaseSettings):
     """Who runs the model: a llama-server of ours, or an Ollama that already runs."""
 
     llamacpp_model_path: Path | None = None
-    """A GGUF file. Unset: the small embedded model, which demonstrates and tests the machinery."""
+    """A GGUF file, or a model that `turbo models pull` fetched, by its name (qwen2.5-coder-1.5b,
+    with :Q8_0 for another quantisation, or owner/repository:QUANTISATION); model_choice.py tells
+    them apart. Unset: the small embedded model, which demonstrates and tests the machinery."""
 
     llamacpp_binary_path: Path | None = None
     """A llama-server. Unset: the first that runs here of `llama-server` on PATH, the one of the
@@ -163,6 +174,18 @@ class Settings(BaseSettings):
     ollama_model: str = "qwen2.5-coder:1.5b"
     """Model that Ollama runs; it must have been pulled."""
 
+    model_cache_max_gb: float = Field(default=50.0, gt=0)
+    """Most GiB of models that `turbo models pull` keeps; the least recently used go first."""
+
+    hf_endpoint: str = "https://huggingface.co"
+    """Where `turbo models pull` asks for models: the Hugging Face hub, or a mirror of it."""
+
+    hf_token: SecretStr | None = None
+    """Token for models that are private or want their licence accepted."""
+
+    hf_hub_offline: bool = False
+    """true: `turbo models pull` asks no network."""
+
     prefix_bank_max_mb: int = Field(default=2048, ge=0)
     """Most MiB of saved prompt prefixes on disk; the least used go first. 0: save none."""
 
@@ -207,8 +230,37 @@ class Settings(BaseSettings):
     turbo_test_timeout_s: float = Field(default=300.0, gt=0)
     """Wall seconds that a test or lint command may take."""
 
+    sandbox: Literal["auto", "bwrap", "require", "off"] = "auto"
+    """Test, lint and format commands run in bubblewrap: auto: where it works, else with your
+    rights, which is said; bwrap or require: or not at all; off: never. The limits below hold in any
+    case."""
+
+    sandbox_read: tuple[Path, ...] = ()
+    """Folders outside of the repository that commands may read, besides the system's and the usual
+    places of toolchains; several are separated like those of PATH."""
+
+    sandbox_memory_mb: int = Field(default=4096, ge=64)
+    """Most MiB of memory that one process of a command may write to."""
+
+    sandbox_processes: int = Field(default=512, ge=8)
+    """Most processes and threads of one command."""
+
+    sandbox_file_mb: int = Field(default=1024, ge=1)
+    """Most MiB of one file that a command writes; /tmp and home of the sandbox hold as much."""
+
+    sandbox_disk_mb: int = Field(default=4096, ge=1)
+    """Most MiB of files that a command may leave in the folder it runs in."""
+
+    sandbox_cpu_s: int = Field(default=3600, ge=1)
+    """Most seconds of CPU time of one process of a command."""
+
     turbo_releases_url: str = "https://api.github.com/repos/ggml-org/llama.cpp"
     """Where `turbo server install` asks for releases: GitHub's API, or a mirror that speaks it."""
+
+    @field_validator("sandbox_read", mode="before")
+    @classmethod
+    def _paths(cls, value: object) -> object:
+        return [x for x in value.split(os.pathsep) if x] if isinstance(value, str) else value
 
     @field_validator("llamacpp_tensor_split")
     @classmethod
@@ -313,9 +365,28 @@ def forget_git_variables() -> None:
             del os.environ[name]
 
 
+def quiet_hub_library() -> None:
+    """Let huggingface_hub ask nothing but what it is told to: without this it fetches a list of
+    programs that it tells the hub of. To be called before it is imported."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
 def cache_dir() -> Path:
     """Where models, probes, prefixes and server logs live (platform cache directory)."""
     return platformdirs.user_cache_path(_NAME)
+
+
+def models_dir() -> Path:
+    """Where models are kept that were pulled: a folder per owner, in it one per repository."""
+    return cache_dir() / "models"
+
+
+def model_folders() -> tuple[Path, ...]:
+    """All folders of the model cache in which files of models can lie."""
+    try:
+        return (models_dir(), *sorted(x for x in models_dir().glob("*/*") if x.is_dir()))
+    except OSError:
+        return (models_dir(),)
 
 
 def data_dir() -> Path:
@@ -335,6 +406,11 @@ def proxy_for(url: str) -> str:
         return ""
     scheme, separator, rest = named.rpartition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def user_catalogue() -> Path:
+    """Where the user may keep models that our catalogue does not have."""
+    return platformdirs.user_config_path(_NAME) / "models.toml"
 
 
 def user_unit_dir() -> Path:

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 import agent
 from agent.core.config import Settings
 from agent.core.daemon_control import log_folder
-from agent.core.daemon_record import DaemonRecord, Serving, being_the_daemon
+from agent.core.daemon_record import DaemonRecord, Serving, being_the_daemon, last_answer
 from agent.core.daemon_wish import wish_of
 from agent.core.errors import ServerError, UsageError
 from agent.core.folders import cache_folder
@@ -31,7 +31,7 @@ from agent.core.server_notes import end_left_over
 from agent.core.server_sleep import without_sleep
 
 _STEADY_S = 60.0
-"""A server that lived this long was no failure to start. The daemon sees no answers."""
+"""A server that lived this long was no failure to start, even if no run tells of an answer."""
 
 
 async def serve(
@@ -76,9 +76,9 @@ async def _keep(
     say(f"{server.description} serves {server.model.name} at {server.url} (pid {server.pid}).")
     async with ServerKeeper(server, timeout_s=timeout_s, on_restart=say) as keeper:
         while True:
-            life, began = await keeper.ready(), time.monotonic()
+            life, began = await keeper.ready(), time.time()
             reason = (await keeper.server.watch()).partition("\n")[0]
-            if time.monotonic() - began > _STEADY_S:
+            if time.time() - began > _STEADY_S or last_answer() > began:
                 keeper.answered()
             await keeper.revive(life, ServerError(reason))
             serving = serving.model_copy(

@@ -23,7 +23,9 @@ from agent.core.daemon_wish import differences, wish_of
 from agent.core.detached import Detached
 from agent.core.errors import ServerError, UsageError
 from agent.core.folders import cache_folder
+from agent.core.model_choice import chosen_model
 from agent.core.server_notes import end_left_over
+from agent.core.signals import signals_held
 
 _STOP_PATIENCE_S = 10.0
 """The daemon needs less than a second to end its server."""
@@ -48,7 +50,7 @@ def daemon_command(settings: Settings, sleep_idle_min: float | None) -> list[str
     # -P: a folder named `agent` where the user happens to be is not us.
     argv = [sys.executable, "-P", "-m", "agent", "server", "run"]
     if settings.llamacpp_model_path is not None:
-        argv += ["--model", str(settings.llamacpp_model_path.expanduser().absolute())]
+        argv += ["--model", str(chosen_model(settings))]
     if sleep_idle_min is not None:
         argv += ["--sleep-idle", f"{sleep_idle_min:g}"]
     return argv
@@ -105,11 +107,14 @@ def _start(settings: Settings, sleep_idle_min: float | None, say: Say) -> Starte
         if log.stat().st_size > _LOG_LIMIT:
             log.unlink()
     before = log.stat().st_size if log.exists() else 0
-    child = Detached(daemon_command(settings, sleep_idle_min), log=log)
+    child: Detached | None = None
     try:
+        with signals_held():  # one that comes while it starts must find it named
+            child = Detached(daemon_command(settings, sleep_idle_min), log=log)
         record = _ready(child, log, before)
     except BaseException:
-        child.end(patience_s=_STOP_PATIENCE_S)
+        if child is not None:
+            child.end(patience_s=_STOP_PATIENCE_S)
         raise
     for line in _since(log, before).splitlines():
         say(line)

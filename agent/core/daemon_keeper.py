@@ -15,7 +15,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from agent.core.daemon_record import Serving, daemon_lives, read_record
+from agent.core.daemon_record import (
+    Serving,
+    daemon_folder,
+    daemon_lives,
+    note_answer,
+    read_record,
+)
 from agent.core.errors import EngineError, ServerError
 
 _MOST_IN_A_ROW = 3
@@ -38,6 +44,7 @@ class DaemonKeeper:
         self._serving = serving
         self._timeout_s = timeout_s
         self._on_restart = on_restart
+        self._folder = daemon_folder()
         self._lives = 1
         self._used_at = time.monotonic()
         self._in_a_row = 0
@@ -66,6 +73,7 @@ class DaemonKeeper:
         """See `Keeper.answered`."""
         self._in_a_row = 0
         self._used_at = time.monotonic()
+        note_answer(self._folder)
 
     async def ready(self) -> int:
         """See `Keeper.ready`."""

@@ -24,6 +24,7 @@ from agent.core.process_id import ProcessId
 from agent.core.restore_probe import Restore
 
 _FOLDER, _RECORD, _LOCK, _STARTER = "daemon", "daemon.json", "daemon.lock", "starter.lock"
+_ANSWERED = "answered"
 _USER = "user"
 _RECORD_WITHIN_S = 2.0
 """A daemon writes its record right after it has taken the lock."""
@@ -184,6 +185,19 @@ def using_the_daemon() -> Iterator[None]:
 def users_of_the_daemon() -> list[int]:
     """The pids of all runs that use it."""
     return sorted(int(pid) for pid in held_notes(daemon_folder(), _USER) if pid.isdigit())
+
+
+def note_answer(folder: Path) -> None:
+    """Tell the daemon of that folder that its server has answered a request."""
+    with contextlib.suppress(OSError):
+        (folder / _ANSWERED).touch()
+
+
+def last_answer() -> float:
+    """When a run was last answered by the daemon's server, in seconds since the epoch; 0: never."""
+    with contextlib.suppress(OSError):
+        return (daemon_folder() / _ANSWERED).stat().st_mtime
+    return 0.0
 
 
 def daemon_folder() -> Path:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.core.config import Settings, embedded_model
+from agent.core.config import Settings
 from agent.core.folders import cache_folder
 from agent.core.llamacpp_binary import find_binary
+from agent.core.model_choice import chosen_model
 from agent.core.model_digest import model_digest
 
 _OWN = "llamacpp_"
@@ -30,7 +31,7 @@ def wish_of(settings: Settings) -> dict[str, str]:
 
     Takes seconds for a large model that was never used before. Raises ModelError or BinaryError.
     """
-    model = (settings.llamacpp_model_path or embedded_model()).expanduser().absolute()
+    model = chosen_model(settings)
     binary = find_binary(settings, cache=cache_folder("binaries"))
     shaping = {
         name.upper(): str(value)

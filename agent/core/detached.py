@@ -31,6 +31,7 @@ class Detached:
                     (os.POSIX_SPAWN_DUP2, 1, 2),
                 ],
                 setsid=True,
+                setsigmask=[],  # ours may be holding signals back
             )
         except OSError as error:
             raise ServerError(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.core.backend_manager import Backend, Request
+from agent.core.daemon_record import Serving
 from agent.core.doctor_check import Check, failed, warned
 from agent.core.errors import BackendError, BadAnswer
-from agent.core.gpu_truth import describe
+from agent.core.gpu_flaws import Flaw
+from agent.core.gpu_truth import GpuTruth, describe
 from agent.core.llamacpp_server import LlamaCppServer
 from agent.core.prompts import Prompt
 from agent.core.restore_probe import Restore
@@ -40,13 +43,16 @@ class _Probe(BaseModel):
     count: int = Field(ge=0, le=9)
 
 
-def check_server(server: LlamaCppServer, seconds: float, notices: list[str]) -> Check:
-    """A server that is ready after `seconds`; `notices` are what was said of it meanwhile."""
-    found = f"{server.plan.description}, ready after {seconds:.1f} s"
+def check_server(
+    server: LlamaCppServer, seconds: float, notices: Sequence[str], daemon: Sequence[str]
+) -> Check:
+    """A server that is ready after `seconds`; `notices` are what was said of it meanwhile, `daemon`
+    why it is not the one of the daemon, where there is one."""
+    found = " ".join((f"{server.plan.description}, ready after {seconds:.1f} s", *daemon))
     details: dict[str, Any] = {
         "argv": list(server.plan.argv),
         "log": str(server.log),
-        "notes": notices,
+        "notes": [*daemon, *notices],
         "seconds": round(seconds, 3),
     }
     if server.plan.notes:
@@ -59,9 +65,16 @@ def check_server(server: LlamaCppServer, seconds: float, notices: list[str]) -> 
     return Check(name="server", state="ok", found=found, details=details)
 
 
-def check_gpu(server: LlamaCppServer) -> Check:
-    """Where model and KV cache really are."""
-    name, truth = "layers and buffers", server.truth
+def check_daemon(serving: Serving) -> Check:
+    """The server that the daemon has, which runs would use."""
+    details = {"argv": list(serving.argv), "log": str(serving.log), "pid": serving.process.pid}
+    found = f"{serving.description}, the one of the daemon, which a run uses"
+    return Check(name="server", state="ok", found=found, details=details)
+
+
+def check_gpu(truth: GpuTruth, flaws: Sequence[Flaw]) -> Check:
+    """Where model and KV cache really are, and what is wrong with that."""
+    name = "layers and buffers"
     details = {
         "layers_on_gpus": truth.layers,
         "layers": truth.of,
@@ -76,9 +89,9 @@ def check_gpu(server: LlamaCppServer) -> Check:
             for x in truth.buffers
         ],
     }
-    if server.flaws:
-        found = " ".join(x.found for x in server.flaws)
-        fix = " ".join(x.fix for x in server.flaws)
+    if flaws:
+        found = " ".join(x.found for x in flaws)
+        fix = " ".join(x.fix for x in flaws)
         shown = describe(truth)
         return warned(name, f"{found} {shown}".rstrip(), fix, details)
     if not truth.told:

@@ -13,15 +13,12 @@ from agent.core.errors import CommandError
 from agent.core.hardware import Hardware
 from agent.core.launch_ladder import given_up
 from agent.core.launch_plan import gib
+from agent.core.sandbox_choice import find_bubblewrap
 from agent.core.server_launching import Prepared
 
 _LIMIT_S = 10.0
 _OLDEST_GIT = (2, 28)
-_NO_SANDBOX = "test commands run with your rights, unsandboxed"
-_BUBBLEWRAP = (
-    *("bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/"),
-    *("--dev", "/dev", "--proc", "/proc", "true"),
-)
+_NO_SANDBOX = "test commands run with your rights"
 _FULL = 1 << 30
 _CRAMPED = 5 << 30
 """Bytes that are free on a disk: below the first nothing works for long."""
@@ -63,21 +60,10 @@ def check_memory(prepared: Prepared) -> Check:
 
 async def check_sandbox() -> Check:
     """Whether bubblewrap is there and may do its work."""
-    name = "sandbox"
-    try:
-        result = await run_command(_BUBBLEWRAP, cwd=Path("/"), timeout_s=_LIMIT_S)
-    except CommandError:
-        fix = "Install bubblewrap (Linux), or run turbo in a container or virtual machine."
-        return warned(name, f"no bubblewrap: {_NO_SANDBOX}", fix)
-    if not result.ok:
-        lines = result.output.strip().splitlines()
-        said = lines[-1] if lines else f"exit status {result.exit_code}"
-        fix = (
-            "Allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, on "
-            "Ubuntu kernel.apparmor_restrict_unprivileged_userns=0), or use a virtual machine."
-        )
-        return warned(name, f"bubblewrap does not work here ({said}): {_NO_SANDBOX}", fix)
-    return Check(name=name, state="ok", found=f"bubblewrap works; so far {_NO_SANDBOX}")
+    found = await find_bubblewrap()
+    if found.program is None:
+        return warned("sandbox", f"{found.reason}: {_NO_SANDBOX}", found.fix)
+    return Check(name="sandbox", state="ok", found="bubblewrap works: commands are isolated")
 
 
 async def check_git() -> Check:

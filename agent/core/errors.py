@@ -6,6 +6,7 @@
     |- UsageError                  2  the command line or the settings are wrong
     |  |- SettingsError            2  a setting is unknown or has a wrong value
     |  |- TaskFileError            2  a task file is wrong; names file, line and key
+    |  |- SandboxError             2  commands are to be isolated, and cannot be here
     |  |- WorkspaceError           2  not a git repository, empty, or in a state we refuse
     |  |  `- NotText               2  a file that is no UTF-8 text
     |  `- PromptError              2  a template in prompts/ is missing or wrongly filled
@@ -71,6 +72,10 @@ class TaskFileError(UsageError):
         self.source = source
         self.line = line
         self.key = key
+
+
+class SandboxError(UsageError):
+    """Commands are to be isolated, and this machine does not let us."""
 
 
 class WorkspaceError(UsageError):

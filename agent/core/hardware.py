@@ -30,12 +30,6 @@ _CAP_IPC_LOCK = 14
 _NVIDIA_ASKED = ("--query-gpu=name,memory.free", "--format=csv,noheader,nounits")
 _NVIDIA_LIMIT_S = 10.0
 """A driver that nobody uses is loaded for the question, which takes seconds."""
-_INTEGRATED = re.compile(
-    r"llvmpipe|SwiftShader|Apple|Adreno|Mali|\bIris|HD Graphics|Arc\(tm\) Graphics"
-    r"|Radeon(\(TM\))? (Vega \d+ )?Graphics|Radeon(\(TM\))? \d{3}M\b",
-    re.IGNORECASE,
-)
-"""Names of GPUs without memory of their own. --list-devices does not tell the kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +72,18 @@ def read_hardware(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Hardwar
     )
 
 
-async def with_devices(hardware: Hardware, binary: Binary) -> Hardware:
-    """The same machine with the devices that `binary` finds, and what is free on them now."""
-    devices = await asyncio.to_thread(find_devices, binary)
+async def with_devices(hardware: Hardware, binary: Binary, *, cache: Path | None) -> Hardware:
+    """The same machine with the devices that `binary` finds, and what is free on them now. `cache`
+    is the folder of kept lists; None: the binary is asked."""
+    devices = await asyncio.to_thread(find_devices, binary, cache=cache)
     if any("NVIDIA" in device.description for device in devices):
         devices = as_nvidia_says(devices, await _ask_nvidia())
-    shared = any(_INTEGRATED.search(device.description) for device in devices)
+    # A kept list has old amounts, and drivers differ in what they call free: the kernel knows.
+    devices = tuple(
+        replace(x, free=min(x.memory, hardware.memory_available)) if x.shares_memory else x
+        for x in devices
+    )
+    shared = any(device.shares_memory for device in devices)
     return replace(hardware, devices=devices, devices_share_memory=shared)
 
 

@@ -1,8 +1,10 @@
 """The devices that a llama-server finds: GPUs, as it names them.
 
-Asking starts the drivers, which takes 10 to 30 ms without a GPU and a good part of a second with
-some, so that a list is kept. It may change without the binary: with a driver, a variable that hides
-devices, a card. So it is kept until one of their traces changes, and an empty one is not kept.
+Asking starts the drivers, which takes 10 to 30 ms without a GPU, twice that with Mesa's software
+Vulkan and a good part of a second with some. A list that says nothing that changes by itself is
+kept: one of devices that share the memory of the CPU, of which the kernel tells what is free. It
+may still change without the binary: with a driver, a variable that hides devices, a card. So it is
+kept until one of their traces changes, and an empty one is not kept.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from agent.core.answer_cache import remember, remembered
-from agent.core.config import environment_for
+from agent.core.config import data_dir, environment_for
 from agent.core.llamacpp_ask import Unusable, ask
 from agent.core.llamacpp_binary import Binary
 
@@ -35,6 +37,13 @@ _TRACES = (
 )
 """Files by which a new driver or card can be told."""
 
+_INTEGRATED = re.compile(
+    r"llvmpipe|SwiftShader|Apple|Adreno|Mali|\bIris|HD Graphics|Arc\(tm\) Graphics"
+    r"|Radeon(\(TM\))? (Vega \d+ )?Graphics|Radeon(\(TM\))? \d{3}M\b",
+    re.IGNORECASE,
+)
+"""Names of GPUs without memory of their own. --list-devices does not tell the kind."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
@@ -48,13 +57,19 @@ class Device:
     free: int
     """Bytes of it that were free when the binary was asked; see `find_devices`."""
 
+    @property
+    def shares_memory(self) -> bool:
+        """What it takes is main memory, as far as its name tells."""
+        return _INTEGRATED.search(self.description) is not None
+
 
 def find_devices(
     binary: Binary, *, cache: Path | None = None, limit_s: float = 30.0
 ) -> tuple[Device, ...]:
     """The devices that `binary` finds; none when it cannot tell.
 
-    With a `cache` folder the kept list is good enough: what was free may be another amount now.
+    With a `cache` folder a kept list will do. It has only devices that share main memory, and what
+    was free of that may be another amount now.
     """
     if not binary.knows("--list-devices"):
         return ()
@@ -66,7 +81,7 @@ def find_devices(
         found = parse_devices(ask(binary.command, "--list-devices", binary.environment, limit_s))
     except Unusable:
         return ()
-    if cache is not None and found:
+    if cache is not None and found and all(device.shares_memory for device in found):
         remember(cache, question, {"mark": mark, "devices": [asdict(x) for x in found]})
     return found
 
@@ -100,7 +115,7 @@ def _machine() -> str:
 
 
 def _traces() -> Iterator[str]:
-    for pattern in _TRACES:
+    for pattern in (*_TRACES, f"{data_dir().parent}/vulkan/icd.d/*"):
         for path in Path("/").glob(pattern[1:]):
             try:
                 about = path.stat()

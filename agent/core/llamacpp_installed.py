@@ -27,6 +27,11 @@ class Installed:
     program: Path
     """Its llama-server."""
 
+    @property
+    def name(self) -> str:
+        """Tag and variant, as ``b9828-cpu``."""
+        return self.folder.name
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:

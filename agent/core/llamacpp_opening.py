@@ -36,11 +36,13 @@ async def open_llamacpp(
     settings: Settings,
     *,
     notice: Callable[[str], None] = lambda _: None,
+    on_launch: Callable[[], object] = lambda: None,
     on_restart: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Opened]:
     """A llama-server that runs at LLAMACPP_URL; else the one of the daemon, when it is what the
     settings ask for; else one of our own that ends with the block. One of our own or of the daemon
-    is started again when it dies or hangs, and `on_restart` is told why.
+    is started again when it dies or hangs, and `on_restart` is told why. `on_launch` is called
+    before one of our own is started.
 
     Raises an EngineError when none can be had, SettingsError for an address that is none.
     """
@@ -50,9 +52,10 @@ async def open_llamacpp(
         else:
             serving = await stack.enter_async_context(joined_daemon(settings, notice))
             if serving is not None:
-                opened = await _on_daemon(settings, serving, stack, notice, on_restart)
+                opened = await on_daemon(settings, serving, stack, notice, on_restart)
             else:
                 settings = beside_the_daemon(settings)
+                on_launch()
                 opened = await _own(settings, stack, notice, on_restart)
         yield opened
 
@@ -79,14 +82,15 @@ async def _attached(
     return _opened(backend, f"llama-server at {address}", {"url": url})
 
 
-async def _on_daemon(
+async def on_daemon(
     settings: Settings,
     serving: Serving,
     stack: AsyncExitStack,
-    notice: Callable[[str], None],
-    on_restart: Callable[[str], None],
+    notice: Callable[[str], None] = lambda _: None,
+    on_restart: Callable[[str], None] = lambda _: None,
 ) -> Opened:
-    """The daemon's server. Its folder for slots is ours, so prefixes are saved as for our own."""
+    """The daemon's server; our connections to it are closed with `stack`. Its folder for slots is
+    ours, so prefixes are saved as for our own. Raises an EngineError."""
     patience_s = settings.llamacpp_start_timeout_s
     keeper = await stack.enter_async_context(
         DaemonKeeper(serving, timeout_s=patience_s, on_restart=on_restart)

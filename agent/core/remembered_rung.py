@@ -62,5 +62,5 @@ def _question(basis: Basis, ladder: Ladder) -> str:
     hardware = basis.hardware
     machine: list[object] = [psutil.virtual_memory().total, hardware.physical_cores]
     machine += [device.name for device in hardware.devices]
-    binary = [str(basis.binary.path), basis.binary.version, basis.binary.commit]
+    binary = [str(basis.binary.path), basis.binary.stamp]
     return json.dumps(["rung", machine, binary, model, mark_of(ladder.asked)])

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from agent.core.config import Settings, embedded_model
+from agent.core.config import Settings
 from agent.core.engine_choices import Choices, uses_devices
 from agent.core.errors import ServerDied, SettingsError
 from agent.core.folders import cache_folder, private_folder
@@ -30,6 +30,8 @@ from agent.core.launch_shape import Basis, open_ladder
 from agent.core.llamacpp_ask import WRONG_CPU
 from agent.core.llamacpp_binary import Binary, find_binary
 from agent.core.llamacpp_server import LlamaCppServer
+from agent.core.model_choice import chosen_model, embedded_notice
+from agent.core.model_store import using
 from agent.core.model_variants import smaller_quantisations
 from agent.core.remembered_rung import keep, recall
 from agent.core.server_log import new_log, start_of
@@ -39,10 +41,6 @@ from agent.core.tuned_store import FOLDER, load_tuned, subject_of
 _PORT_TRIES = 4
 _LOG_LATE_S = 0.5
 """The server writes its log beside its work, so that it may be ready some lines ahead of it."""
-_EMBEDDED_NOTICE = (
-    "No model set: the small embedded one runs; it demonstrates the machinery. "
-    "Set LLAMACPP_MODEL_PATH or --model for work."
-)
 _RECALLED_NOTICE = (
     "The last start here had too little memory for more, and no more is free now than then."
 )
@@ -74,15 +72,15 @@ async def prepare(
     `refused` names binaries that failed and why. `tuned` are values as if they had been measured;
     None: those that `turbo tune` has stored. Raises ModelError, BinaryError or SettingsError.
     """
-    notes = [] if settings.llamacpp_model_path else [_EMBEDDED_NOTICE]
-    model = (settings.llamacpp_model_path or embedded_model()).expanduser().absolute()
+    model = await asyncio.to_thread(chosen_model, settings)
     choices = Choices(settings)  # devices are not tuned
     info = await asyncio.to_thread(facts_of, model, cache_folder("models-known"))
     find = partial(find_binary, settings, cache=cache_folder("binaries"), refused=refused)
     binary = await asyncio.to_thread(find)
     hardware = read_hardware()
+    notes = [] if settings.llamacpp_model_path else [embedded_notice(hardware, settings)]
     if uses_devices(choices, info):
-        hardware = await with_devices(hardware, binary)
+        hardware = await with_devices(hardware, binary, cache=cache_folder("devices"))
         if choices.profile == "vulkan-igpu":  # the user knows better than the device's name
             hardware = replace(hardware, devices_share_memory=True)
     if tuned is None:
@@ -147,6 +145,7 @@ async def open_server(
                     api_key_file=folder / "key",
                 )
                 say(*prepared.notes, *plan.notes)
+                stack.enter_context(using(plan.model))
                 plan = with_sleep(plan, prepared.basis.binary, sleep_idle_s)
                 launch = LlamaCppServer.launch(
                     plan, log=new_log(logs), timeout_s=settings.llamacpp_start_timeout_s

@@ -78,6 +78,16 @@ def run_until_signal(work: Coroutine[Any, Any, Result]) -> Result:
     raise Interrupted(caught[0])
 
 
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """While it lasts, ending signals wait; what they raise is raised at its end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _handlers() -> dict[signal.Signals, Any]:
     """The handlers of the ending signals that nobody has ignored."""
     found = {each: signal.getsignal(each) for each in _ENDING}

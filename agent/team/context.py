@@ -17,8 +17,9 @@ from agent.core.config import Settings
 from agent.core.journal import Journal
 from agent.core.json_answer import UnfitAnswer
 from agent.core.prompts import Prompt, PromptBook
+from agent.core.sandbox import Sandbox
 from agent.core.workspace import Workspace
-from agent.team.state import Review, Verified
+from agent.team.state import Plan, Review, Verified
 
 Answer = TypeVar("Answer", bound=BaseModel)
 _ENOUGH_TO_TELL = 64
@@ -130,8 +131,12 @@ class TeamContext:
     candidates: int
     test_slots: asyncio.Semaphore
     """Bounds test commands that run at the same time: no more than there are cores."""
+    sandbox: Sandbox
+    """Confines test, lint and format commands."""
     totals: Totals = field(default_factory=Totals)
     races: dict[int, Race] = field(default_factory=dict)
+    first_plan: asyncio.Task[Plan] | None = None
+    """The run's first plan, where it was asked for before the graph was there to do so."""
 
     def race(self, round_number: int) -> Race:
         """The race of that round; made when it is first asked for."""

@@ -38,8 +38,9 @@ _STATE_TYPES = (Task, Plan, Step, Candidate, Verified, Review, Comment)
 async def plan(state: TeamState, runtime: Team) -> TeamState:
     """Node: make the plan, or another one when the last led nowhere."""
     earlier = state.get("plans", [])
+    first = None if earlier else runtime.context.first_plan
     try:
-        made = await make_plan(state["task"], runtime.context, earlier)
+        made = await (first or make_plan(state["task"], runtime.context, earlier))
     except NO_ANSWER as error:
         return {"failure": _without_another(state, str(error)) if earlier else str(error)}
     runtime.context.journal.emit("plan_ready", number=len(earlier) + 1, **made.model_dump())

@@ -24,7 +24,9 @@ async def tidy(paths: Sequence[str], worktree: Path, context: TeamContext) -> st
     async with context.test_slots:
         for argv in commands:
             timeout_s = context.settings.turbo_test_timeout_s
-            result = await run_command(argv, cwd=worktree, timeout_s=timeout_s)
+            result = await run_command(
+                argv, cwd=worktree, timeout_s=timeout_s, sandbox=context.sandbox
+            )
             if not result.ok:
                 complaints.append(f"{' '.join(argv)}: {result.output.strip()[-400:]}")
     return "\n".join(complaints)
@@ -57,6 +59,7 @@ async def _test(worktree: Path, command: Sequence[str], context: TeamContext) ->
             worktree,
             checkout=context.workspace.root,
             timeout_s=context.settings.turbo_test_timeout_s,
+            sandbox=context.sandbox,
         )
     limit = context.settings.turbo_evidence_tokens
     return Verified(

@@ -31,7 +31,7 @@ class Manifest(BaseModel):
     """The commit that it started from."""
     task: Task
     settings: dict[str, Any]
-    """All but the API key, as JSON values."""
+    """All but keys and tokens, as JSON values."""
     engine: dict[str, Any]
     """Backend, slots, context, and for a server of ours its build, argv and model digest."""
     versions: dict[str, str]
@@ -56,12 +56,12 @@ class Manifest(BaseModel):
             replay_of=replay_of,
             base=workspace.base,
             task=task,
-            settings=settings.model_dump(mode="json", exclude={"llamacpp_api_key"}),
+            settings=settings.model_dump(mode="json", exclude={"llamacpp_api_key", "hf_token"}),
             engine=served | dict(opened.engine),
             versions={
                 "turbo": agent.__version__,
                 "python": platform.python_version(),
-                "system": platform.platform(),
+                "system": _system(),
             },
         )
 
@@ -95,6 +95,12 @@ class Manifest(BaseModel):
             for name in sorted(mine.keys() | theirs.keys())
             if mine.get(name) != theirs.get(name)
         ]
+
+
+def _system() -> str:
+    """As ``platform.platform`` has it, which starts a program to tell the processor, too."""
+    parts = (platform.system(), platform.release(), platform.machine(), *platform.libc_ver())
+    return "-".join(filter(None, parts))
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from agent.core.backend_manager import Request
@@ -19,6 +22,18 @@ _SEED_STRIDE = 100
 """Between the seeds of one plan and the next."""
 _PLAN_TOKENS = 700
 """Longest plan, in tokens."""
+
+
+@asynccontextmanager
+async def plan_ahead(task: Task, context: TeamContext) -> AsyncIterator[TeamContext]:
+    """Ask for the first plan now; the context in which the node that plans finds it, or the error
+    that it ended in. A plan that nobody waited for ends with the block."""
+    asked = asyncio.create_task(make_plan(task, context))
+    try:
+        yield replace(context, first_plan=asked)
+    finally:
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
 
 
 async def make_plan(task: Task, context: TeamContext, earlier: Sequence[Plan] = ()) -> Plan:

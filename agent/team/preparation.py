@@ -13,6 +13,7 @@ from agent.core.errors import TaskFileError
 from agent.core.hardware import read_hardware
 from agent.core.journal import Journal
 from agent.core.prompts import PromptBook
+from agent.core.sandbox import Sandbox
 from agent.core.workspace import Workspace
 from agent.team.context import TeamContext, Totals
 from agent.team.repo_context import relevant_files, view_repository
@@ -56,6 +57,7 @@ async def prepare(
     backend: Backend,
     workspace: Workspace,
     totals: Totals,
+    sandbox: Sandbox,
 ) -> TeamContext:
     """Everything that the nodes need."""
     files = await workspace.files()
@@ -81,6 +83,7 @@ async def prepare(
         candidates=task.candidates or settings.turbo_candidates,
         test_slots=asyncio.Semaphore(read_hardware().physical_cores),
         totals=totals,
+        sandbox=sandbox,
     )
 
 

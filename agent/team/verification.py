@@ -12,6 +12,7 @@ from pathlib import Path
 from agent.core.command import CommandResult, run_command
 from agent.core.config import command_environment
 from agent.core.errors import TaskFileError
+from agent.core.sandbox import Sandbox
 from agent.team.evidence import last_line, summarise_failure
 from agent.team.tally import read_tally
 from agent.team.toolchain import detect_test_command, lint_commands, tool_folders
@@ -70,7 +71,7 @@ class VerificationReport:
     def evidence(self, limit_tokens: int) -> str:
         """What of the output a repair needs, in about `limit_tokens` tokens at most."""
         limit = limit_tokens * _CHARACTERS_PER_TOKEN
-        first = f"{self.summary}\n" if self.result.timed_out else ""
+        first = f"{self.summary}\n" if self.result.timed_out or self.result.over else ""
         room = limit - len(first)
         return first + summarise_failure(self.result.output, limit_chars=room, root=self.root)
 
@@ -97,26 +98,38 @@ def split_command(text: str, source: str, *, line: int = 0, key: str = "test") -
 
 
 async def run_tests(
-    command: Sequence[str], root: Path, *, checkout: Path, timeout_s: float
+    command: Sequence[str],
+    root: Path,
+    *,
+    checkout: Path,
+    timeout_s: float,
+    sandbox: Sandbox | None = None,
 ) -> VerificationReport:
     """Run `command` in `root`, a worktree of the repository that is checked out at `checkout`.
 
     Raises CommandError when it cannot be started. Red is a report, not an error.
     """
     result = await run_command(
-        command, cwd=root, timeout_s=timeout_s, env=_environment(root, checkout)
+        command,
+        cwd=root,
+        timeout_s=timeout_s,
+        env=_environment(root, checkout),
+        sandbox=sandbox,
     )
     tally = read_tally(result.output)
     summary = tally.line if tally else last_line(result.output)
     if result.timed_out:
         summary = f"not finished after {timeout_s:g} s"
+    elif result.over:
+        summary = f"ended for {result.over}"
     counted = tally.failures if tally else 0
+    cut = result.timed_out or result.over is not None
     return VerificationReport(
         command=shlex.join(command),
         result=result,
         root=root,
         failures=0 if result.ok else max(counted, 1),
-        completed=result.ok or (not result.timed_out and tally is not None and tally.completed),
+        completed=result.ok or (not cut and tally is not None and tally.completed),
         summary=summary or f"exit code {result.exit_code}",
     )
 

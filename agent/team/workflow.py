@@ -22,10 +22,13 @@ from agent.core.backend_manager import Opened, get_backend
 from agent.core.config import Settings
 from agent.core.errors import TurboError
 from agent.core.journal import Journal
+from agent.core.sandbox import Sandbox
+from agent.core.sandbox_choice import choose_sandbox
 from agent.core.workspace import Workspace
 from agent.team.conclusion import Record, conclude, task_trailer
 from agent.team.load import watch_load
 from agent.team.manifest import Manifest
+from agent.team.planner import plan_ahead
 from agent.team.preparation import check_tasks, find_test_command, prepare
 from agent.team.result import INTERRUPTED, Ledger, RunResult
 from agent.team.runs import JOURNAL, new_run_name, open_workspace, tidy_up
@@ -58,17 +61,16 @@ class Engine:
         self._settings = settings
         self._journal = journal
         self._stack = stack
-        self._ready: tuple[Opened, ModuleType] | None = None
+        self._opened: Opened | None = None
+        self._importing: asyncio.Task[ModuleType] | None = None
         self.restarts = 0
         """Times that the server died or hung and was started again."""
 
-    async def ready(self) -> tuple[Opened, ModuleType]:
-        """The backend that serves, and the module of the graph. Raises an EngineError."""
+    async def ready(self) -> Opened:
+        """The backend that serves. Raises an EngineError."""
         begin = time.monotonic()
-        again = self._ready is not None
-        if self._ready is None:
-            self._ready = await self._open()
-        opened = self._ready[0]
+        again = self._opened is not None
+        opened = self._opened = self._opened or await self._open()
         self._journal.emit(
             "server_ready",
             description=opened.description,
@@ -78,19 +80,33 @@ class Engine:
             context=opened.backend.context,
             seconds=0.0 if again else round(time.monotonic() - begin, 3),
         )
-        return self._ready
+        return opened
 
-    async def _open(self) -> tuple[Opened, ModuleType]:
-        # langgraph takes longer to import than a small model takes to load: do both at once
-        importing = asyncio.create_task(asyncio.to_thread(_import_graph))
-        opened = await self._stack.enter_async_context(
+    @property
+    def has_graph(self) -> bool:
+        """Whether `graph` returns at once."""
+        return self._importing is not None and self._importing.done()
+
+    async def graph(self) -> ModuleType:
+        """The module of the graph. It takes longer to import than a small model takes to load:
+        call this when the server has something to do meanwhile."""
+        return await self._import_graph()
+
+    def _import_graph(self) -> asyncio.Task[ModuleType]:
+        if self._importing is None:
+            importing = asyncio.to_thread(importlib.import_module, "agent.team.graph")
+            self._importing = asyncio.create_task(importing)
+        return self._importing
+
+    async def _open(self) -> Opened:
+        return await self._stack.enter_async_context(
             get_backend(
                 self._settings,
                 notice=lambda text: self._journal.emit("notice", text=text),
+                on_launch=self._import_graph,
                 on_restart=self._on_restart,
             )
         )
-        return opened, await importing
 
     def _on_restart(self, reason: str) -> None:
         self.restarts += 1
@@ -107,6 +123,7 @@ class Session:
     options: RunOptions
     ledger: Ledger
     engine: Engine
+    sandbox: Sandbox
 
 
 async def run_tasks(
@@ -133,6 +150,9 @@ async def run_tasks(
     if not tasks:
         journal.emit("notice", text="Every task in tasks/ is done already.")
     ledger.waiting = [task.title for task in tasks]
+    sandbox, warning = await choose_sandbox(settings)
+    if tasks and warning:
+        journal.emit("notice", text=warning)
     async with AsyncExitStack() as stack:
         session = Session(
             repository=repository,
@@ -141,6 +161,7 @@ async def run_tasks(
             options=options,
             ledger=ledger,
             engine=Engine(settings, journal, stack),
+            sandbox=sandbox,
         )
         for task in tasks:
             result = await run_task(task, session)
@@ -162,15 +183,24 @@ async def run_task(task: Task, session: Session) -> RunResult:
             journal.open(folder / JOURNAL)
             stack.callback(journal.close)
             journal.emit("run_started", **_start_of(task, workspace))
-            opened, graph = await session.engine.ready()
+            opened = await session.engine.ready()
             Manifest.of(
                 task, settings, opened, workspace, replay_of=session.options.replay_of
             ).write(folder)
             load = await stack.enter_async_context(watch_load(opened.backend, journal))
             context = await prepare(
-                task, settings, journal, opened.backend, workspace, record.totals
+                task,
+                settings,
+                journal,
+                opened.backend,
+                workspace,
+                record.totals,
+                session.sandbox,
             )
+            if not session.engine.has_graph:  # a server that ran already would wait for it
+                context = await stack.enter_async_context(plan_ahead(task, context))
             command = await find_test_command(task, context)
+            graph = await session.engine.graph()
             saver = await stack.enter_async_context(
                 graph.checkpoints(workspace.state_dir / "checkpoints.sqlite")
             )
@@ -214,10 +244,6 @@ def _start_of(task: Task, workspace: Workspace) -> dict[str, str]:
         "repository": str(workspace.root),
         "base": workspace.base,
     }
-
-
-def _import_graph() -> ModuleType:
-    return importlib.import_module("agent.team.graph")
 
 
 if __name__ == "__main__":

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
+from cutting import cut
 from daemons import Daemons, daemons
 from team.conftest import run_turbo
 
-from agent.core.backend_manager import Backend, Opened, Progress, Reply, Request, get_backend
+from agent.core.backend_manager import Opened, Request, get_backend
 from agent.core.config import Settings
 from agent.core.daemon_record import Serving, users_of_the_daemon
 from agent.core.errors import ServerError
@@ -30,17 +34,10 @@ def ask(name: str, tokens: int = 60) -> Request:
     return Request(prompt=prompt, sampling=CODING, max_tokens=tokens)
 
 
-async def reply_during(backend: Backend, act: Callable[[], None], request: Request) -> Reply:
-    """The reply to a request during which `act` is called once."""
-    acted = False
-
-    def watch(progress: Progress) -> None:
-        nonlocal acted
-        if progress.phase == "decode" and not acted:
-            acted = True
-            act()
-
-    return await backend.complete(request, watch)
+def ask_long(name: str) -> Request:
+    """For an answer that is long enough for something to happen meanwhile."""
+    numbers = {"type": "array", "items": {"type": "integer"}, "minItems": 200, "maxItems": 200}
+    return replace(ask(name, 1500), json_schema=numbers)
 
 
 @pytest.fixture
@@ -168,12 +165,12 @@ async def test_it_is_not_stopped_under_a_run(own: Daemons) -> None:
 async def test_a_run_outlives_the_server(own: Daemons) -> None:
     own.started()
     async with opened() as (found, _, restarts):
-        undisturbed = await found.backend.complete(ask("a"))
+        undisturbed = await found.backend.complete(ask_long("a"))
         first = own.serving
-        replies = await asyncio.gather(
-            reply_during(found.backend, lambda: kill(first), ask("a", 60)),
-            found.backend.complete(ask("b", 200)),
-        )
+        other = asyncio.create_task(found.backend.complete(ask("b", 200)))
+        asked = await cut(found.backend, ask_long("a"), partial(kill, first))
+        kill(first)
+        replies = await asyncio.gather(asked, other)
         assert own.serving.starts == 2
     assert replies[0].text == undisturbed.text
     assert replies[0].usage.cached > 400  # what was saved is restored, not computed again
@@ -194,15 +191,27 @@ async def test_one_that_died_between_two_requests_is_no_surprise(own: Daemons) -
     assert "SIGKILL" in restarts[0]
 
 
+async def test_a_server_that_answered_before_each_death_is_always_started_again(
+    own: Daemons,
+) -> None:
+    own.started()
+    async with opened() as (found, _, restarts):
+        for number in range(1, 7):
+            assert (await found.backend.complete(ask("a"))).usage.predicted > 0
+            kill(own.serving)
+            while own.serving.starts == number:
+                await asyncio.sleep(0.02)
+        assert (await found.backend.complete(ask("b"))).usage.predicted > 0
+    assert len(restarts) == 6
+
+
 async def test_one_that_hangs_is_replaced_once_for_all_runs(own: Daemons) -> None:
     own.started()
     async with AsyncExitStack() as stack:
         runs = [await stack.enter_async_context(opened(request_timeout_s=1.5)) for _ in range(2)]
         first = own.serving
-        replies = await asyncio.gather(
-            reply_during(runs[0][0].backend, lambda: kill(first, signal.SIGSTOP), ask("a", 300)),
-            runs[1][0].backend.complete(ask("b", 300)),
-        )
+        asked = await cut(runs[0][0].backend, ask_long("a"), partial(kill, first))
+        replies = await asyncio.gather(asked, runs[1][0].backend.complete(ask("b", 300)))
         assert own.serving.starts == 2
     assert all(reply.usage.predicted > 0 for reply in replies)
     assert [len(restarts) for _, _, restarts in runs] == [1, 1]
@@ -247,3 +256,23 @@ async def test_a_run_wakes_a_server_that_sleeps(own: Daemons) -> None:
     assert again.usage.cached > 400  # what the slots held is gone, what was saved is not
     assert again.miss is None
     assert restarts == []
+
+
+def test_the_doctor_examines_the_server_that_a_run_would_use(own: Daemons) -> None:
+    own.started()
+    said = own.turbo("doctor", "--json")
+    assert said.code == 0, said.err
+    checks = {check["name"]: check for check in json.loads(said.out)["checks"]}
+    assert "the daemon" in checks["server"]["found"]
+    assert checks["server"]["details"]["pid"] == own.serving.process.pid
+    asked = ("server", "layers and buffers", "restore probe", "slots", "schema probe")
+    assert {checks[name]["state"] for name in asked} == {"ok"}
+    assert checks["memory"]["state"] == "not checked"  # what is free is what the daemon left
+    assert own.serving.starts == 1
+    assert own.status()["users"] == []
+
+    other = own.turbo("doctor", "--json", LLAMACPP_PARALLEL="2")
+    checks = {check["name"]: check for check in json.loads(other.out)["checks"]}
+    assert "LLAMACPP_PARALLEL is 4 there and 2 here" in checks["server"]["found"]
+    assert checks["slots"]["details"] == {"slots": 2}
+    assert [x.pid for x in own.servers()] == [own.serving.process.pid]

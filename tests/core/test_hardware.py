@@ -11,7 +11,7 @@ import pytest
 
 from agent.core.config import Settings
 from agent.core.hardware import as_nvidia_says, read_hardware, with_devices
-from agent.core.llamacpp_binary import find_binary
+from agent.core.llamacpp_binary import Binary, find_binary
 from agent.core.llamacpp_devices import Device, parse_devices
 
 GIB = 1 << 30
@@ -132,10 +132,33 @@ async def test_devices_of_a_binary(
     script(tmp_path / "nvidia-smi", f'*) echo "{description}, 3000";;')
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     found = find_binary(Settings(), cache=tmp_path / "cache")
-    hardware = await with_devices(read_hardware(), found)
-    (device,) = hardware.devices
-    assert device.free == (3000 << 20 if "NVIDIA" in description else 8000 << 20)
-    assert hardware.devices_share_memory is shared
+    free = {True: 5 * GIB, False: 3000 << 20 if "NVIDIA" in description else 8000 << 20}
+    for _ in range(2):
+        machine = replace(read_hardware(), memory_available=free[True])
+        hardware = await with_devices(machine, found, cache=tmp_path / "lists")
+        (device,) = hardware.devices
+        assert device.free == free[shared]
+        assert hardware.devices_share_memory is shared
+        free[True] = 4 * GIB  # somebody has taken some of it since
+
+
+async def test_what_is_free_on_a_card_of_its_own_is_never_an_old_amount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for free in (8000, 2000):
+        script(
+            tmp_path / "llama-server",
+            f'--list-devices) echo "  Vulkan0: AMD Radeon RX 7900 (8192 MiB, {free} MiB free)";;',
+        )
+        found = Binary(
+            path=tmp_path / "llama-server",
+            version="1",
+            commit="",
+            flags=frozenset({"--list-devices"}),
+        )
+        hardware = await with_devices(read_hardware(), found, cache=tmp_path / "lists")
+        assert [device.free for device in hardware.devices] == [free << 20]
 
 
 def script(path: Path, cases: str) -> None:

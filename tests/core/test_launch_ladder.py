@@ -196,9 +196,9 @@ def test_what_was_given_up_is_told_in_words() -> None:
     assert given_up(ASKED, ASKED) == ""
 
 
-def basis(hardware: Hardware, version: str = "1") -> Basis:
+def basis(hardware: Hardware, stamp: str = "1") -> Basis:
     return Basis(
-        binary=Binary(path=Path("/opt/s"), version=version, commit="a", flags=frozenset()),
+        binary=Binary(path=Path("/opt/s"), version="1", commit="a", flags=frozenset(), stamp=stamp),
         model=ASKED.model,
         info=INFO,
         hardware=hardware,
@@ -207,9 +207,9 @@ def basis(hardware: Hardware, version: str = "1") -> Basis:
 
 
 def test_a_rung_is_remembered_until_more_memory_is_free(tmp_path: Path) -> None:
-    def start(free: int, version: str = "1") -> str:
+    def start(free: int, stamp: str = "1") -> str:
         ladder = Ladder(ASKED, memory(free), Ways())
-        recall(tmp_path, basis(memory(free), version), ladder)
+        recall(tmp_path, basis(memory(free), stamp), ladder)
         return told(ladder.rung)
 
     tight = 32 * GIB
@@ -221,7 +221,7 @@ def test_a_rung_is_remembered_until_more_memory_is_free(tmp_path: Path) -> None:
     assert start(tight) == "context: q8_0 auto 4x2048 cpu"
     assert start(tight // 2) == "context: q8_0 auto 4x2048 cpu"
     assert start(2 * tight) == "asked: q8_0 auto 4x8192 cpu"
-    assert start(tight, version="2") == "asked: q8_0 auto 4x8192 cpu"
+    assert start(tight, stamp="2") == "asked: q8_0 auto 4x8192 cpu"
     for path in tmp_path.iterdir():
         path.write_text('{"rung": {"model": 3}, "free": "x"}')
     assert start(tight) == "asked: q8_0 auto 4x8192 cpu"

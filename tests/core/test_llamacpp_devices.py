@@ -28,6 +28,12 @@ CARDS = (
     Device(name="CUDA0", description="NVIDIA H200", memory=143771 << 20, free=143000 << 20),
 )
 
+SHARED_LIST = """\
+Available devices:
+  Vulkan0: Intel(R) Iris(R) Xe Graphics (TGL GT2) (12000 MiB, 11000 MiB free)
+"""
+SHARED = parse_devices(SHARED_LIST)
+
 
 class Program:
     """A program that lists devices, and how often it was asked."""
@@ -57,12 +63,15 @@ def program(tmp_path: Path) -> Program:
     return Program(tmp_path)
 
 
-def test_they_are_asked_for_once(program: Program, tmp_path: Path, monkeypatch) -> None:
+def test_those_that_share_memory_are_asked_for_once(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = tmp_path / "c"
+    program.prints(SHARED_LIST)
     for _ in range(3):
-        assert find_devices(program.binary, cache=cache) == CARDS
+        assert find_devices(program.binary, cache=cache) == SHARED
     assert program.asked == 1
-    assert find_devices(program.binary) == CARDS
+    assert find_devices(program.binary) == SHARED
     assert program.asked == 2
     find_devices(replace(program.binary, stamp="newer"), cache=cache)
     assert program.asked == 3
@@ -70,6 +79,28 @@ def test_they_are_asked_for_once(program: Program, tmp_path: Path, monkeypatch) 
     monkeypatch.setenv("GGML_VK_VISIBLE_DEVICES", "1")
     find_devices(replace(program.binary, stamp="newer"), cache=cache)
     assert program.asked == 4
+
+
+def test_a_new_driver_of_the_user_is_asked(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    drivers = tmp_path / "data" / "vulkan" / "icd.d"
+    drivers.mkdir(parents=True)
+    program.prints(SHARED_LIST)
+    for known in (1, 1, 2):
+        if known == 2:
+            (drivers / "new.json").write_text("{}")
+        find_devices(program.binary, cache=tmp_path / "c")
+        assert program.asked == known
+
+
+def test_cards_with_memory_of_their_own_are_asked_each_time(
+    program: Program, tmp_path: Path
+) -> None:
+    for count in (1, 2):
+        assert find_devices(program.binary, cache=tmp_path / "c") == CARDS
+        assert program.asked == count
 
 
 def test_an_empty_list_is_not_kept(program: Program, tmp_path: Path) -> None:
@@ -86,11 +117,12 @@ def test_a_corrupt_list_is_asked_for_again(
     program: Program, tmp_path: Path, content: bytes
 ) -> None:
     cache = tmp_path / "c"
+    program.prints(SHARED_LIST)
     find_devices(program.binary, cache=cache)
     (entry,) = cache.iterdir()
     mark = entry.read_bytes().split(b'"mark": ')[1].split(b", ")[0]
     entry.write_bytes(content.replace(b"MARK", mark))
-    assert find_devices(program.binary, cache=cache) == CARDS
+    assert find_devices(program.binary, cache=cache) == SHARED
 
 
 def test_a_driver_that_fails_or_hangs_is_no_device(program: Program) -> None:

@@ -17,12 +17,14 @@ import pytest
 from fakes.release_server import ReleaseServer, packed_tar, packed_zip
 
 from agent.cli import main
-from agent.core import llamacpp_install, llamacpp_release
+from agent.core import downloads, llamacpp_install, llamacpp_release
 from agent.core.config import Settings
+from agent.core.daemon_record import DaemonRecord, being_the_daemon
 from agent.core.errors import BinaryError, DownloadError, SettingsError, UsageError
 from agent.core.llamacpp_binary import find_binary
 from agent.core.llamacpp_install import Installation, install
 from agent.core.llamacpp_release import System, Variant
+from agent.core.restore_probe import Restore
 
 Make = Callable[..., Path]
 
@@ -38,6 +40,7 @@ def machine(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
     linux = System(name="Linux", machine="x86_64")
     monkeypatch.setattr(llamacpp_install, "this_system", lambda: linux)
     monkeypatch.setattr(llamacpp_release, "_has_vulkan", lambda: False)
+    monkeypatch.setattr(downloads, "_PAUSES_S", (0.0, 0.0))
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -321,11 +324,62 @@ def test_the_commands(
         ("installed", [program], True),
     ]
     assert (rows[1]["version"], rows[1]["commit"]) == ("7654", "abcdef0")
+    assert [row["release"] for row in rows] == ["", "b7-cpu"]
     monkeypatch.setenv("PATH", f"{fake_server('late').parent}:/usr/bin:/bin")
     assert main(["server", "install"]) == 0
     printed = capsys.readouterr()
     assert "is installed already" in printed.out
     assert f"export LLAMACPP_BINARY_PATH={program}" in printed.err
+
+
+def test_a_release_is_removed_by_its_name_or_tag(
+    published: ReleaseServer, servers: Path, own_cache, fake_server: Make, capsys
+) -> None:
+    assert main(["server", "uninstall", "b7"]) == 2
+    assert "No release is installed." in capsys.readouterr().err
+    get(published)
+    archive = fake_release(fake_server("late").parent, "b8")
+    for number in ("b8", "b9"):
+        published.publish(number, {CPU.format(number): archive})
+        get(published)
+    shutil.copytree(servers / "b9-cpu", servers / "b9-vulkan")
+    assert main(["server", "uninstall", "b9"]) == 2
+    said = capsys.readouterr().err
+    assert "2 releases have the tag b9" in said
+    assert "b9-vulkan" in said
+    assert main(["server", "uninstall", "../b9-cpu"]) == 2
+    for name in ("b9-cpu", "b8"):
+        assert main(["server", "uninstall", name]) == 0
+    assert "llama.cpp b8 (cpu) is removed" in capsys.readouterr().out
+    assert sorted(x.name for x in servers.iterdir()) == ["b7-cpu", "b9-vulkan"]
+
+
+def test_the_release_that_the_daemon_runs_is_not_removed(
+    published: ReleaseServer, own_cache, capsys
+) -> None:
+    program = get(published).release.program
+    ours = {"pid": os.getpid(), "started": 1.0}
+    serving = {
+        **dict.fromkeys(("reason", "url", "api_key", "description", "build"), ""),
+        **dict.fromkeys(("model_sha256", "layout"), ""),
+        "process": ours,
+        "starts": 1,
+        "log": "/l",
+        "argv": [str(program)],
+        "model": "/m",
+        "slots": 1,
+        "context": 1,
+        "sleep_idle_s": None,
+        "slot_dir": None,
+        "restore": Restore.NONE,
+    }
+    with being_the_daemon():
+        record = {"version": "1", "supervisor": ours, "serving": serving}
+        DaemonRecord.model_validate(record).write()
+        assert main(["server", "uninstall", "b7-cpu"]) == 2
+        assert "turbo server stop" in capsys.readouterr().err
+    assert program.exists()
+    assert main(["server", "uninstall", "b7-cpu"]) == 0
 
 
 def test_an_explicit_path_that_is_none_is_listed_and_refused(own_cache, monkeypatch, capsys):

@@ -11,8 +11,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import httpx
 import pytest
+from cutting import cut
 
-from agent.core.backend_manager import Progress, Request, get_backend
+from agent.core.backend_manager import Request, get_backend
 from agent.core.config import Settings, cache_dir, embedded_model
 from agent.core.errors import BackendUnavailable
 from agent.core.llamacpp_binary import find_binary
@@ -29,7 +30,7 @@ def ask(words: str, tokens: int) -> Request:
 
 
 @asynccontextmanager
-async def users_server(port: int) -> AsyncIterator[None]:
+async def users_server(port: int) -> AsyncIterator[asyncio.subprocess.Process]:
     """A server that a user started on this port, ready; killed at the end of the block."""
     binary = find_binary(Settings(), cache=cache_dir() / "binaries")
     process = await asyncio.create_subprocess_exec(
@@ -48,7 +49,7 @@ async def users_server(port: int) -> AsyncIterator[None]:
                 with suppress(httpx.TransportError):
                     status = (await client.get(f"http://127.0.0.1:{port}/health")).status_code
                 await asyncio.sleep(0.01)
-        yield
+        yield process
     finally:
         if process.returncode is None:
             process.kill()
@@ -87,19 +88,12 @@ async def test_what_runs_while_a_server_goes_away_fails_and_what_comes_then_wait
     port: int,
 ) -> None:
     long, short = ask("long", 1500), ask("short", 8)
-    decoding = asyncio.Event()
-
-    def watch(progress: Progress) -> None:
-        if progress.phase == "decode":
-            decoding.set()
-
     async with AsyncExitStack() as stack:
-        async with users_server(port):
+        async with users_server(port) as first:
             settings = Settings(llamacpp_url=f"http://127.0.0.1:{port}")
             backend = (await stack.enter_async_context(get_backend(settings))).backend
             wanted = await backend.complete(short)
-            running = asyncio.create_task(backend.complete(long, watch))
-            await decoding.wait()
+            running = await cut(backend, long, first.send_signal)
         with pytest.raises(BackendUnavailable):
             await running
         waiting = asyncio.create_task(backend.complete(short))

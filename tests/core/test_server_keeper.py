@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
+from cutting import cut
 
-from agent.core.backend_manager import Backend, Progress, Reply, Request, get_backend
+from agent.core.backend_manager import Backend, Reply, Request, get_backend
 from agent.core.config import Settings
 from agent.core.errors import ServerError
 from agent.core.prompts import Prompt
@@ -53,17 +54,9 @@ class Rig:
         for server in self.servers():
             os.kill(server.pid, signum)
 
-    async def ask_and(self, act: Callable[[], None], request: Request) -> Reply:
-        """The reply to a request during which `act` is called once."""
-        acted = False
-
-        def watch(progress: Progress) -> None:
-            nonlocal acted
-            if progress.phase == "decode" and not acted:
-                acted = True
-                act()
-
-        return await self.backend.complete(request, watch)
+    async def cut(self, name: str) -> asyncio.Task[Reply]:
+        """A request whose server is stopped in the midst of its answer."""
+        return await cut(self.backend, ask(name), self.send)
 
 
 @asynccontextmanager
@@ -79,7 +72,9 @@ async def rig(cache: Path, *, stall_s: float = 30.0) -> AsyncIterator[Rig]:
 async def test_a_killed_server_is_followed_by_one_that_answers_the_same(own_cache: Path) -> None:
     async with rig(own_cache) as own:
         undisturbed = await own.backend.complete(ask("a"))
-        reply = await own.ask_and(lambda: own.send(signal.SIGKILL), ask("a"))
+        asked = await own.cut("a")
+        own.send(signal.SIGKILL)
+        reply = await asked
         others = await asyncio.gather(*(own.backend.complete(ask(x)) for x in "bcd"))
     assert reply.text == undisturbed.text
     assert reply.usage.cached > 400  # what was saved is restored, not computed again
@@ -91,32 +86,25 @@ async def test_a_killed_server_is_followed_by_one_that_answers_the_same(own_cach
 
 async def test_requests_that_die_together_share_one_restart(own_cache: Path) -> None:
     async with rig(own_cache) as own:
-        replies = await asyncio.gather(
-            own.ask_and(lambda: own.send(signal.SIGKILL), ask("a")),
-            *(own.backend.complete(ask(x)) for x in "bcd"),
-        )
+        others = [asyncio.create_task(own.backend.complete(ask(x))) for x in "bcd"]
+        asked = await own.cut("a")
+        own.send(signal.SIGKILL)
+        replies = await asyncio.gather(asked, *others)
     assert all(reply.usage.predicted > 0 for reply in replies)
     assert len(own.restarts) == 1
 
 
 async def test_one_that_hangs_is_replaced_after_the_stall(own_cache: Path) -> None:
     async with rig(own_cache, stall_s=1.5) as own:
-        reply = await own.ask_and(lambda: own.send(signal.SIGSTOP), ask("a"))
+        reply = await (await own.cut("a"))
     assert reply.usage.predicted > 0
     assert len(own.restarts) == 1
     assert "1.5 s" in own.restarts[0]
 
 
 async def test_one_whose_slot_never_becomes_idle_is_replaced(own_cache: Path) -> None:
-    stopped = asyncio.Event()
-
-    def stop() -> None:
-        own.send(signal.SIGSTOP)
-        stopped.set()
-
     async with rig(own_cache, stall_s=1.0) as own:
-        asked = asyncio.create_task(own.ask_and(stop, ask("a")))
-        await stopped.wait()
+        asked = await own.cut("a")
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
         async with asyncio.timeout(40):

@@ -42,7 +42,8 @@ class FakeTeamServer(FakeLlamaServer):
     ) -> None:
         super().__init__(context=context, slots=4)
         self._roles = roles
-        self._delay_s = delay_s
+        self.delay_s = delay_s
+        """Seconds before each answer from now on."""
         self.prompts: list[tuple[str, str]] = []
         """Role and whole prompt of every request, as they came."""
 
@@ -57,5 +58,5 @@ class FakeTeamServer(FakeLlamaServer):
         self.prompts.append((role, prompt))
         said = self._roles[role]
         text = said if isinstance(said, str) else said(prompt, earlier)
-        await asyncio.sleep(self._delay_s)
+        await asyncio.sleep(self.delay_s)
         await answer(*text)(call, reply)

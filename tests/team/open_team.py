@@ -14,6 +14,7 @@ from agent.core.config import Settings
 from agent.core.journal import Journal
 from agent.core.llamacpp_backend import LlamaCppBackend
 from agent.core.prompts import PromptBook
+from agent.core.sandbox_choice import choose_sandbox
 from agent.core.workspace import Workspace
 from agent.team.context import TeamContext
 
@@ -46,6 +47,7 @@ async def open_team(
                 shown=shown or {},
                 candidates=1,
                 test_slots=asyncio.Semaphore(1),
+                sandbox=(await choose_sandbox(Settings(sandbox="off")))[0],
             )
     finally:
         await workspace.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from team.conftest import git, run_turbo
+from team.conftest import git, run_turbo, until
 
 from agent.core.config import cache_dir, embedded_model
 
@@ -134,16 +134,20 @@ async def test_a_run_says_what_it_was_made_of(repository: Path) -> None:
         assert tokens["cached"] == tokens["expected_cached"]
 
 
-@pytest.mark.parametrize("after_s", [0.0, 0.5, 1.1])
+@pytest.mark.parametrize("event", ["run_started", "server_ready", "candidate_started"])
 async def test_a_server_that_dies_under_the_run_is_started_again(
-    repository: Path, after_s: float
+    repository: Path, event: str
 ) -> None:
+    def come_so_far() -> bool:
+        journals = (repository / ".git").glob(".turbo/runs/*/journal.jsonl")
+        return any(f'"{event}"' in journal.read_text() for journal in journals)
+
     async def kill_the_server(process: asyncio.subprocess.Process) -> None:
+        await until(come_so_far)
         while True:
             await asyncio.sleep(0.01)
             for child in psutil.Process(process.pid).children():
                 if "llama-server" in child.name():
-                    await asyncio.sleep(after_s)
                     child.kill()
                     return
 

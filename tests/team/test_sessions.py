@@ -82,14 +82,19 @@ async def test_each_run_starts_before_its_server_is_ready_and_has_both_in_its_jo
 async def test_after_an_interruption_finished_and_missing_tasks_are_told(
     repository: Path, tasks: list[str]
 ) -> None:
-    def planners() -> int:
-        return sum(role == "planner" for role, _ in server.prompts)
+    second = asyncio.Event()
+
+    def planner(prompt: str, earlier: int) -> str:
+        if earlier:
+            server.delay_s = 600.0
+            second.set()
+        return PLAN
 
     async def interrupt(process: asyncio.subprocess.Process) -> None:
-        await until(lambda: planners() == 2)
+        await second.wait()
         process.send_signal(signal.SIGINT)
 
-    async with FakeTeamServer(delay_s=0.2, planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
+    async with FakeTeamServer(planner=planner, coder=RIGHT, reviewer=ACCEPT) as server:
         ended = await turbo(server, repository, *tasks, after=interrupt)
     assert ended.exit_code == 130
     (branch,) = branches(repository)
@@ -145,12 +150,15 @@ async def test_a_commit_that_cannot_be_published_keeps_plan_diff_and_review(
 async def test_an_interruption_does_not_leave_a_commit_half_published(
     repository: Path, tmp_path: Path
 ) -> None:
-    begun = tmp_path / "publishing"
-    path = path_with_git(tmp_path, f"*commit-tree*Turbo-Run*) touch {begun}; sleep 0.5 ;;")
+    begun, go_on = tmp_path / "publishing", tmp_path / "interrupted"
+    hold = f"touch {begun}; while [ ! -e {go_on} ]; do sleep 0.05; done"
+    path = path_with_git(tmp_path, f"*commit-tree*Turbo-Run*) {hold} ;;")
 
     async def interrupt(process: asyncio.subprocess.Process) -> None:
         await until(begun.exists)
         process.send_signal(signal.SIGINT)
+        await asyncio.sleep(0.2)
+        go_on.touch()
 
     async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
         ended = await turbo(

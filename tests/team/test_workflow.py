@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,41 @@ async def test_a_green_candidate_that_the_reviewer_accepts_becomes_a_commit(
     assert "run_finished" in (journal / "journal.jsonl").read_text()
 
 
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+async def test_tests_run_in_a_sandbox_where_there_is_one(repository: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "written"
+    command = f"sh -c 'touch {outside}; pytest -q -p no:cacheprovider'"
+    async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
+        ended = await turbo(server, repository, "--test", command, "tasks/add-double.md")
+    assert ended.exit_code == 0, ended.err
+    assert not outside.exists()
+    assert "SANDBOX" not in ended.err
+
+
+async def test_without_a_sandbox_it_is_said_or_refused(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = {Path(shutil.which(name) or "").parent for name in ("git", "sh")}
+    folder = repository.parent / "tools"
+    folder.mkdir()
+    for each in tools:
+        for program in each.iterdir():
+            if program.name != "bwrap" and not (folder / program.name).exists():
+                (folder / program.name).symlink_to(program)
+    monkeypatch.setenv("PATH", str(folder))
+    async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
+        ended = await turbo(server, repository, "tasks/add-double.md")
+        assert ended.exit_code == 0, ended.err
+        assert ended.err.count("NO SANDBOX: bubblewrap is not installed") == 1
+        monkeypatch.setenv("SANDBOX", "require")
+        asked = len(server.prompts)
+        refused = await turbo(server, repository, "tasks/add-double.md")
+        assert len(server.prompts) == asked
+    assert refused.exit_code == 2
+    assert "SANDBOX=require, but bubblewrap is not installed" in refused.err
+    assert "Install bubblewrap" in refused.err
+
+
 async def test_nothing_is_traced_to_anybody(repository: Path) -> None:
     """langgraph would send whole prompts away when the user's shell has tracing on."""
     async with (
@@ -90,7 +126,10 @@ async def test_nothing_is_traced_to_anybody(repository: Path) -> None:
         assert collector.calls == []
 
 
-async def test_identical_answers_are_tested_once(repository: Path, tmp_path: Path) -> None:
+async def test_identical_answers_are_tested_once(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SANDBOX", "off")  # the log lies outside
     log = tmp_path / "tests-ran"
     command = f"sh -c 'echo x >> {log}; pytest -q -p no:cacheprovider'"
     async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
@@ -162,8 +201,9 @@ async def test_the_comments_outlive_a_round_that_writes_nothing_usable(repositor
 
 
 async def test_an_answer_that_changes_nothing_is_invalid_and_not_tested(
-    repository: Path, tmp_path: Path
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SANDBOX", "off")  # the log lies outside
     log = tmp_path / "tests-ran"
     (repository / "pyproject.toml").write_text(
         "[tool.ruff]\nline-length = 90\n[tool.ruff.format]\n"
