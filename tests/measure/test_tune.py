@@ -49,6 +49,17 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def more_processes(own_place: Path) -> Callable[[], int]:
+    """How many processes we have more than before the test; other tests share a server."""
+    before = set(psutil.Process().children(recursive=True))
+
+    def count() -> int:
+        return len(set(psutil.Process().children(recursive=True)) - before)
+
+    return count
+
+
+@pytest.fixture
 def server_that(tmp_path: Path) -> Callable[[str, str], Path]:
     """The real llama-server behind a script that says what happens without flash attention, and
     with it."""
@@ -97,6 +108,7 @@ def test_the_winner_is_stored_and_used_until_something_changes(
     own_place: Path,
     monkeypatch: pytest.MonkeyPatch,
     server_that: Callable[[str, str], Path],
+    more_processes: Callable[[], int],
 ) -> None:
     script = server_that(RUN, SLOWLY)
     model = own_place / "model.gguf"
@@ -122,7 +134,7 @@ def test_the_winner_is_stored_and_used_until_something_changes(
     assert "flash attention off" in (report / "tune.md").read_text()
     assert json.loads((report / "tune.json").read_text())["improved"] is True
     assert (report / "tune.png").read_bytes().startswith(b"\x89PNG")
-    assert not psutil.Process().children(recursive=True)
+    assert more_processes() == 0
 
     attention = flag(planned(capfd), "--flash-attn")
     assert (attention["value"], attention["origin"]) == ("off", "tuned")
@@ -182,7 +194,9 @@ async def test_a_server_that_cannot_start_is_a_row_with_the_reason(
 
 
 async def test_a_budget_that_does_not_suffice_ends_all_the_same(
-    own_place: Path, server_that: Callable[[str, str], Path]
+    own_place: Path,
+    server_that: Callable[[str, str], Path],
+    more_processes: Callable[[], int],
 ) -> None:
     script = server_that(RUN, "exec sleep 60")
     began = time.monotonic()
@@ -190,7 +204,7 @@ async def test_a_budget_that_does_not_suffice_ends_all_the_same(
     assert time.monotonic() - began < 10
     assert not found.finished
     assert "time was not enough" in found.why
-    assert not psutil.Process().children(recursive=True)
+    assert more_processes() == 0
 
 
 async def test_a_default_that_cannot_start_is_an_error(
@@ -202,13 +216,13 @@ async def test_a_default_that_cannot_start_is_an_error(
 
 
 async def test_servers_make_room_for_one_another(
-    own_place: Path, monkeypatch: pytest.MonkeyPatch
+    own_place: Path, monkeypatch: pytest.MonkeyPatch, more_processes: Callable[[], int]
 ) -> None:
     def small() -> Hardware:
         from dataclasses import replace
 
-        others = len(psutil.Process().children())
-        return replace(read_hardware(), memory_available=(200 << 20) - others * (150 << 20))
+        taken = more_processes() * (150 << 20)
+        return replace(read_hardware(), memory_available=(200 << 20) - taken)
 
     monkeypatch.setattr(server_launching, "read_hardware", small)
     async with ServerPool(Settings(), log_dir=own_place) as pool:
@@ -221,8 +235,8 @@ async def test_servers_make_room_for_one_another(
         with pytest.raises(ServerError, match="Memory does not suffice for it"):
             await pool.get(Configuration.of(parallel=16))
         await pool.get(DEFAULT)
-        assert len(psutil.Process().children()) == 1
-    assert not psutil.Process().children()
+        assert more_processes() == 1
+    assert more_processes() == 0
 
 
 @pytest.mark.parametrize(
