@@ -37,7 +37,9 @@ class _Wanted:
 
 
 def bench(
-    model: Annotated[Path | None, typer.Option(help="A GGUF model file.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A GGUF file, or a name of `turbo models list`.")
+    ] = None,
     shape: Annotated[
         str | None,
         typer.Option(help="A model that is not there: random weights, as NAME or NAME:QUANT."),
@@ -113,15 +115,15 @@ def bench(
 
 def _of_model(sides: Sequence[Asked], size: Size, task: Path | None, *, whole_runs: bool) -> Report:
     from agent.core.gguf_info import read_gguf
+    from agent.core.model_choice import chosen_model
     from agent.core.signals import raise_interrupted, run_until_signal
     from agent.measure.bench import run_bench
     from agent.measure.bench_report import Report, this_machine
     from agent.measure.bench_run import runner_for
 
     for each in sides:
-        path = each.settings.llamacpp_model_path
-        if each.settings.backend == "llamacpp" and path is not None:
-            read_gguf(path.expanduser())  # says what is wrong before anything is measured
+        if each.settings.backend == "llamacpp" and each.settings.llamacpp_url is None:
+            read_gguf(chosen_model(each.settings))  # says what is wrong before anything is measured
     with ExitStack() as stack:
         runner = None
         if whole_runs:

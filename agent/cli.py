@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import agent
-from agent import bench_cli, doctor_cli, models_cli, prefixes_cli, server_cli
+from agent import bench_cli, doctor_cli, models_cli, prefixes_cli, server_cli, tune_cli
 from agent.core.errors import TurboError, UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ app.add_typer(prefixes_cli.app, name="prefixes")
 app.add_typer(server_cli.app, name="server")
 app.command()(doctor_cli.doctor)
 app.command()(bench_cli.bench)
+app.command()(tune_cli.tune)
 
 
 class _Reported(SystemExit):

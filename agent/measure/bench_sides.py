@@ -14,10 +14,11 @@ import gguf
 import psutil
 
 from agent.core.backend_manager import Opened, get_backend
-from agent.core.config import Settings, embedded_model
+from agent.core.config import Settings
 from agent.core.errors import BackendError
 from agent.core.gguf_info import read_gguf
 from agent.core.gguf_reader import read_header
+from agent.core.model_choice import chosen_model
 from agent.measure.ollama_model import OllamaModel
 
 _MIB = 1 << 20
@@ -79,7 +80,7 @@ class Side:
         elif self.settings.llamacpp_url is not None:
             parameters, quantisation, name = 0, "", backend.model
         else:
-            path = (self.settings.llamacpp_model_path or embedded_model()).expanduser()
+            path = chosen_model(self.settings)
             parameters, quantisation = await asyncio.to_thread(_facts_of_file, path)
             name = path.name
         return ModelFacts(
