@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import agent
-from agent import doctor_cli, prefixes_cli, server_cli
+from agent import bench_cli, doctor_cli, models_cli, prefixes_cli, server_cli, tune_cli
 from agent.core.errors import TurboError, UsageError
 
 if TYPE_CHECKING:
@@ -29,9 +29,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(models_cli.app, name="models")
 app.add_typer(prefixes_cli.app, name="prefixes")
 app.add_typer(server_cli.app, name="server")
 app.command()(doctor_cli.doctor)
+app.command()(bench_cli.bench)
+app.command()(tune_cli.tune)
 
 
 class _Reported(SystemExit):
@@ -63,7 +66,9 @@ def run(
     repo: Annotated[
         Path | None, typer.Option(help="The repository; default: the one around this folder.")
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="A GGUF model file.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A GGUF model file, or the name of a model that was pulled.")
+    ] = None,
     candidates: Annotated[
         int | None, typer.Option(min=1, max=32, help="Answers per step, at the same time.")
     ] = None,

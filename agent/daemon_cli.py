@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _LONGEST_SLEEP_MIN = 525_600
 """A year: the server counts seconds in 32 bits."""
-_Model = Annotated[Path | None, typer.Option(help="A GGUF model file.")]
+_Model = Annotated[Path | None, typer.Option(help="A GGUF model file, or a model's name.")]
 _SleepIdle = Annotated[
     float | None,
     typer.Option(

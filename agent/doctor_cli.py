@@ -17,7 +17,9 @@ _STYLES = {"ok": "green", "warning": "yellow", "failure": "bold red", "not check
 
 
 def doctor(
-    model: Annotated[Path | None, typer.Option(help="A GGUF model file.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A GGUF model file, or a model's name.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object on standard output.")
     ] = False,

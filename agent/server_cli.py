@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,11 +33,12 @@ def install(
     from agent.core.config import load_settings
     from agent.core.llamacpp_install import install as fetch
     from agent.core.signals import Interrupted, raise_interrupted
+    from agent.download_view import shown
 
     settings = load_settings()
     try:
         with raise_interrupted():
-            done = fetch(settings, variant=variant, tag=tag, watch=_shown)
+            done = fetch(settings, variant=variant, tag=tag, watch=shown)
     except Interrupted as stopped:
         raise typer.Exit(stopped.exit_code) from None
     release = done.release
@@ -61,7 +61,9 @@ def uninstall(
 
 @app.command()
 def plan(
-    model: Annotated[Path | None, typer.Option(help="A GGUF model file.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A GGUF model file, or a model's name.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object on standard output.")
     ] = False,
@@ -166,17 +168,3 @@ def _advice(settings: Settings, program: Path, variant: str) -> Iterator[str]:
     if first is not None and first.path != program:
         yield f"A run takes {first.path}, which comes first. To use this one:"
         yield f"export LLAMACPP_BINARY_PATH={program}"
-
-
-@contextmanager
-def _shown(name: str, size: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns: Sequence[Any] = (
-        *(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(name, total=size)
-        yield lambda taken: progress.advance(bar, taken)

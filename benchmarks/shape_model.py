@@ -1,6 +1,6 @@
 """Write a GGUF that has the shape of a real model, and random weights.
 
-    python benchmarks/shape_model.py SHAPE OUTPUT [--quantisation q8_0|q4_0|f16] [--layers N]
+    python benchmarks/shape_model.py SHAPE OUTPUT [--quantisation Q] [--layers N]
 
 What it writes measures time, not quality; see agent/measure/shape_writer.py.
 """
@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.measure.model_shapes import SHAPES, Shape
-from agent.measure.shape_weights import QUANTISATIONS
+from agent.measure.shape_mix import QUANTISATIONS
 from agent.measure.shape_writer import write_shape_model
 
 

@@ -33,6 +33,7 @@ def test_prompts_demo_and_model_are_inside(installed: Path) -> None:
     assert {path.name for path in (installed / "agent" / "prompts").glob("*.md")} == ours
     assert (installed / "agent/demo/repository/tasks/add-slugify.md").is_file()
     assert (installed / "agent/demo/repository/pyproject.toml").is_file()
+    assert (installed / "agent/models/catalogue.toml").is_file()
     size = (installed / "agent/models/tiny-coder-q8_0.gguf").stat().st_size
     assert 1_000_000 < size <= 15_000_000
 

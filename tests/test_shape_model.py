@@ -10,12 +10,15 @@ from pathlib import Path
 
 import gguf
 import httpx
+import numpy as np
 import pytest
 
 from agent.core.config import Settings
 from agent.core.gguf_info import read_gguf
 from agent.core.server_launching import open_server
 from agent.measure.model_shapes import SHAPES, Shape
+from agent.measure.shape_blocks import random_blocks
+from agent.measure.shape_mix import file_bytes
 from agent.measure.shape_writer import write_shape_model
 from benchmarks import shape_model
 
@@ -41,6 +44,8 @@ PHI = replace(
     tied=False,
     sliding_window=511,
 )
+WIDE = replace(QWEN, name="wide-qwen", layers=8, width=256, feed_forward=512, tied=False)
+"""Its rows divide into the blocks of K-quants."""
 TEXT = '''The scheduler keeps one slot per agent, so that a prompt is not read again.
 
 def lease(self, slot: int) -> Slot:
@@ -63,6 +68,10 @@ async def served(model: Path, log_dir: Path) -> AsyncIterator[httpx.AsyncClient]
     [
         ("qwen2.5-coder-0.5b", 494_032_768),
         ("qwen2.5-coder-1.5b", 1_543_714_304),
+        ("qwen2.5-coder-3b", 3_085_938_688),
+        ("qwen2.5-coder-7b", 7_615_616_512),
+        ("qwen2.5-coder-14b", 14_770_033_664),
+        ("qwen2.5-coder-32b", 32_763_876_352),
         ("phi-3-mini", 3_821_079_552),
     ],
 )
@@ -90,7 +99,10 @@ def test_our_reader_finds_the_facts(shape: Shape, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "quantisation"),
-    [(QWEN, "q8_0"), (QWEN, "q4_0"), (PHI, "q8_0"), (PHI, "f16")],
+    [
+        *((QWEN, "q8_0"), (QWEN, "q4_0"), (PHI, "q8_0"), (PHI, "f16")),
+        *((WIDE, "q4_k_m"), (WIDE, "q6_k"), (QWEN, "q4_k_m")),
+    ],
     ids=lambda x: x if isinstance(x, str) else x.name,
 )
 async def test_it_writes_ascii_words(shape: Shape, quantisation: str, tmp_path: Path) -> None:
@@ -109,6 +121,37 @@ async def test_it_writes_ascii_words(shape: Shape, quantisation: str, tmp_path: 
             different += len(set(answer["content"].split()))
         # About 140 of 180; a loop after some words can happen in one so narrow.
         assert different > 60
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("qwen2.5-coder-7b", 4.7e9), ("qwen2.5-coder-14b", 9.0e9), ("phi-3-mini", 2.39e9)],
+)
+def test_a_q4_k_m_file_is_as_large_as_the_published_one(name: str, published: float) -> None:
+    """As ollama.com/library/qwen2.5-coder and huggingface.co (Phi-3-mini-4k-instruct-Q4_K_M-GGUF)
+    show them."""
+    assert file_bytes(SHAPES[name], "q4_k_m") == pytest.approx(published, rel=0.006)
+
+
+def test_half_of_the_layers_of_q4_k_m_are_more_precise(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    write_shape_model(WIDE, path, quantisation="q4_k_m")
+    kinds = {x.name: x.tensor_type.name for x in gguf.GGUFReader(path).tensors}
+    assert kinds["output.weight"] == "Q6_K"
+    assert kinds["token_embd.weight"] == kinds["blk.0.attn_q.weight"] == "Q4_K"
+    for part in ("attn_v", "ffn_down"):
+        stored = [kinds[f"blk.{layer}.{part}.weight"] for layer in range(8)]
+        assert sorted(stored) == ["Q4_K"] * 4 + ["Q6_K"] * 4
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q6_K", "Q5_0", "Q4_0", "Q4_K"])
+def test_random_blocks_have_the_spread_that_was_asked_for(kind: str) -> None:
+    """By the definition that gguf-py has of each type."""
+    stored = gguf.GGMLQuantizationType[kind]
+    blocks = random_blocks(np.random.default_rng(1), stored, 4096, 0.02)
+    values = gguf.dequantize(blocks, stored)
+    assert values.std() == pytest.approx(0.02, rel=0.02)
+    assert abs(values.mean()) < 0.001
 
 
 async def test_its_tokens_are_ordinary(tmp_path: Path) -> None:

@@ -156,3 +156,23 @@ def _tensors(kind: Kind, tokens: list[str]) -> Iterator[tuple[str, Array]]:
             }
         for name, values in parts.items():
             yield f"blk.{number}.{name}", values
+
+
+def write_split_copy(source: Path, folder: Path, name: str, *, tensors: int) -> list[Path]:
+    """Write a model in parts of at most so many tensors, as ``NAME-00001-of-0000N.gguf``; they are
+    returned in order."""
+    reader = gguf.GGUFReader(source)
+    architecture = reader.fields["general.architecture"].contents()
+    writer = gguf.GGUFWriter(folder / f"{name}.gguf", architecture, split_max_tensors=tensors)
+    for key, value in reader.fields.items():
+        if key.startswith("GGUF.") or key == "general.architecture":
+            continue
+        items = value.types[-1] if value.types[1:] else None
+        writer.add_key_value(key, value.contents(), value.types[0], sub_type=items)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(folder.glob(f"{name}-*-of-*.gguf"))

@@ -17,7 +17,7 @@ from typing import Any
 def remembered(folder: Path, question: str) -> dict[str, Any] | None:
     """The kept answer; None when there is none that can be read."""
     try:
-        answer = json.loads(entry(folder, question).read_bytes())
+        answer = json.loads(entry_of(folder, question).read_bytes())
     except (OSError, ValueError):
         return None
     return answer if isinstance(answer, dict) else None
@@ -31,11 +31,11 @@ def remember(folder: Path, question: str, answer: dict[str, Any]) -> None:
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(answer, file)
-            Path(name).replace(entry(folder, question))
+            Path(name).replace(entry_of(folder, question))
         except OSError:
             Path(name).unlink(missing_ok=True)
 
 
-def entry(folder: Path, question: str) -> Path:
-    """The file of the answer, whether or not it is there."""
+def entry_of(folder: Path, question: str) -> Path:
+    """The file of a question; it may not exist."""
     return folder / f"{hashlib.sha256(question.encode()).hexdigest()[:24]}.json"

@@ -198,12 +198,14 @@ async def get_backend(
     notice: Callable[[str], None] = lambda _: None,
     on_launch: Callable[[], object] = lambda: None,
     on_restart: Callable[[str], None] = lambda _: None,
+    apart: Path | None = None,
 ) -> AsyncIterator[Opened]:
     """Open the backend that `settings` names and close it, with its server, at the end.
 
     `notice` gets one line per thing worth knowing (which model, which server). `on_launch` is
     called when a server of our own is about to be started: its loading leaves time for other work.
-    `on_restart` gets the reason whenever a server of ours had to be started again.
+    `on_restart` gets the reason whenever a server of ours had to be started again. `apart` is a
+    folder for saved prefixes: a llama-server is then started that shares nothing with other runs.
     Raises an EngineError when it cannot be opened.
     """
     if settings.backend == "ollama":
@@ -215,6 +217,6 @@ async def get_backend(
         from agent.core.llamacpp_opening import open_llamacpp  # noqa: PLC0415 - only when asked for
 
         async with open_llamacpp(
-            settings, notice=notice, on_launch=on_launch, on_restart=on_restart
+            settings, notice=notice, on_launch=on_launch, on_restart=on_restart, apart=apart
         ) as opened:
             yield opened

@@ -40,6 +40,8 @@ _NOT_FROM_A_REPOSITORY = {
     "llamacpp_api_key",
     "ollama_local",
     "turbo_releases_url",
+    "hf_endpoint",
+    "hf_token",
     "sandbox",
     "sandbox_read",
     "sandbox_memory_mb",
@@ -87,7 +89,9 @@ class Settings(BaseSettings):
     """Who runs the model: a llama-server of ours, or an Ollama that already runs."""
 
     llamacpp_model_path: Path | None = None
-    """A GGUF file. Unset: the small embedded model, which demonstrates and tests the machinery."""
+    """A GGUF file, or a model that `turbo models pull` fetched, by its name (qwen2.5-coder-1.5b,
+    with :Q8_0 for another quantisation, or owner/repository:QUANTISATION); model_choice.py tells
+    them apart. Unset: the small embedded model, which demonstrates and tests the machinery."""
 
     llamacpp_binary_path: Path | None = None
     """A llama-server. Unset: the first that runs here of `llama-server` on PATH, the one of the
@@ -171,6 +175,18 @@ class Settings(BaseSettings):
 
     ollama_model: str = "qwen2.5-coder:1.5b"
     """Model that Ollama runs; it must have been pulled."""
+
+    model_cache_max_gb: float = Field(default=50.0, gt=0)
+    """Most GiB of models that `turbo models pull` keeps; the least recently used go first."""
+
+    hf_endpoint: str = "https://huggingface.co"
+    """Where `turbo models pull` asks for models: the Hugging Face hub, or a mirror of it."""
+
+    hf_token: SecretStr | None = None
+    """Token for models that are private or want their licence accepted."""
+
+    hf_hub_offline: bool = False
+    """true: `turbo models pull` asks no network."""
 
     prefix_bank_max_mb: int = Field(default=2048, ge=0)
     """Most MiB of saved prompt prefixes on disk; the least used go first. 0: save none."""
@@ -366,9 +382,28 @@ def forget_git_variables() -> None:
             del os.environ[name]
 
 
+def quiet_hub_library() -> None:
+    """Let huggingface_hub ask nothing but what it is told to: without this it fetches a list of
+    programs that it tells the hub of. To be called before it is imported."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
 def cache_dir() -> Path:
     """Where models, probes, prefixes and server logs live (platform cache directory)."""
     return platformdirs.user_cache_path(_NAME)
+
+
+def models_dir() -> Path:
+    """Where models are kept that were pulled: a folder per owner, in it one per repository."""
+    return cache_dir() / "models"
+
+
+def model_folders() -> tuple[Path, ...]:
+    """All folders of the model cache in which files of models can lie."""
+    try:
+        return (models_dir(), *sorted(x for x in models_dir().glob("*/*") if x.is_dir()))
+    except OSError:
+        return (models_dir(),)
 
 
 def data_dir() -> Path:
@@ -388,6 +423,11 @@ def proxy_for(url: str) -> str:
         return ""
     scheme, separator, rest = named.rpartition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def user_catalogue() -> Path:
+    """Where the user may keep models that our catalogue does not have."""
+    return platformdirs.user_config_path(_NAME) / "models.toml"
 
 
 def user_unit_dir() -> Path:

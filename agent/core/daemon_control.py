@@ -25,6 +25,7 @@ from agent.core.daemon_wish import differences, wish_of
 from agent.core.detached import Detached
 from agent.core.errors import ServerError, UsageError
 from agent.core.folders import cache_folder
+from agent.core.model_choice import chosen_model
 from agent.core.server_notes import end_left_over
 from agent.core.signals import signals_held
 
@@ -52,7 +53,7 @@ def daemon_command(settings: Settings, sleep_idle_min: float | None) -> list[str
     # -P: a folder named `agent` where the user happens to be is not us.
     argv = [sys.executable, "-P", "-m", "agent", "server", "run"]
     if settings.llamacpp_model_path is not None:
-        argv += ["--model", str(settings.llamacpp_model_path.expanduser().absolute())]
+        argv += ["--model", str(chosen_model(settings))]
     if sleep_idle_min is not None:
         argv += ["--sleep-idle", f"{sleep_idle_min:g}"]
     return argv

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.core.config import Settings, embedded_model
+from agent.core.config import Settings
 from agent.core.folders import cache_folder
 from agent.core.known_models import facts_of
 from agent.core.llamacpp_binary import find_binary
+from agent.core.model_choice import chosen_model
 from agent.core.model_digest import model_digest
 
 _OWN = "llamacpp_"
@@ -31,10 +32,9 @@ def wish_of(settings: Settings) -> dict[str, str]:
 
     Takes seconds for a large model that was never used before. Raises ModelError or BinaryError.
     """
-    model = (settings.llamacpp_model_path or embedded_model()).expanduser().absolute()
-    facts_of(
-        model, cache_folder("models-known")
-    )  # what is no model has no digest worth waiting for
+    model = chosen_model(settings)
+    # What is no model has no digest worth waiting for.
+    facts_of(model, cache_folder("models-known"))
     binary = find_binary(settings, cache=cache_folder("binaries"))
     shaping = {
         name.upper(): str(value)

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic
 
 from agent.core.backend_manager import get_backend
-from agent.core.config import Settings, embedded_model
+from agent.core.config import Settings
 from agent.core.daemon_joining import beside_the_daemon, joined_daemon
 from agent.core.daemon_record import Serving
 from agent.core.doctor_answers import (
@@ -79,9 +79,8 @@ def _elsewhere(settings: Settings) -> str:
 
 async def _own(settings: Settings) -> list[Check]:
     """A server of ours."""
-    path = (settings.llamacpp_model_path or embedded_model()).expanduser().absolute()
     binary, checked_binary = await asyncio.to_thread(check_binary, settings)
-    info, checked_model = await asyncio.to_thread(check_model, settings, path)
+    info, checked_model = await asyncio.to_thread(check_model, settings)
     hardware = read_hardware()
     checks = [checked_binary, check_cpu(hardware)]
     if binary is None or info is None:

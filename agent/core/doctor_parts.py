@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from agent.core.config import Settings
@@ -13,6 +12,7 @@ from agent.core.folders import cache_folder
 from agent.core.gguf_info import GgufInfo, read_gguf
 from agent.core.hardware import Hardware, with_devices
 from agent.core.llamacpp_binary import Binary, find_binary
+from agent.core.model_choice import chosen_model
 
 
 def check_binary(settings: Settings) -> tuple[Binary | None, Check]:
@@ -34,9 +34,10 @@ def check_binary(settings: Settings) -> tuple[Binary | None, Check]:
     return binary, Check(name="binary", state="ok", found=found, details=details)
 
 
-def check_model(settings: Settings, path: Path) -> tuple[GgufInfo | None, Check]:
+def check_model(settings: Settings) -> tuple[GgufInfo | None, Check]:
     """The model file, by its header; None when it cannot serve."""
     try:
+        path = chosen_model(settings)
         info = read_gguf(path)
     except TurboError as error:
         return None, failed("model", error)
@@ -61,7 +62,7 @@ def check_model(settings: Settings, path: Path) -> tuple[GgufInfo | None, Check]
         return info, warned(
             "model",
             f"{found}; the embedded one, which demonstrates the machinery",
-            "Set LLAMACPP_MODEL_PATH to a coding model for work.",
+            "turbo models recommend names a coding model for this machine.",
             details,
         )
     return info, Check(name="model", state="ok", found=found, details=details)

@@ -1,16 +1,22 @@
 """Fetch from the internet: what was published arrives whole, or an error says why it did not.
 
+A connection that is cut is taken up where it broke off, also by another program later: what has
+arrived stays in the file, and only the digest of the whole decides whether it is the right one.
+
 Unlike the clients of our own servers, this one goes through the proxies of the environment.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import httpx
 
@@ -19,9 +25,20 @@ from agent.core.errors import DownloadError
 
 _TIMEOUT = httpx.Timeout(30.0, connect=15.0)
 """Seconds of silence; a whole download may take as long as it takes."""
+Watch = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Shows a download of this name and size; what it yields is told of every part, as `on_bytes` of
+`download` is."""
+Failure = Literal["unreachable", "silent", "lost"]
+"""How a network fails: nobody there, nothing comes, or cut off."""
+
+_CHUNK = 1 << 18
+_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
+"""Before each new try after one that brought nothing; after one that did there is none."""
+_PASSING = frozenset({408, 429, 500, 502, 503, 504})
+"""Answers that may be others a moment later."""
 _NETWORK = (
-    "Check that this machine is online, and TURBO_RELEASES_URL where it is set; behind a proxy "
-    "set HTTPS_PROXY (and SSL_CERT_FILE)."
+    "Check that this machine is online, and the address, where TURBO_RELEASES_URL or HF_ENDPOINT "
+    "set it; behind a proxy set HTTPS_PROXY (and SSL_CERT_FILE)."
 )
 
 
@@ -64,37 +81,129 @@ def download(
     *,
     sha256: str,
     size: int,
+    token: str = "",
     on_bytes: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Put the file at `url` into `target`, which must not exist; `on_bytes` gets the size of every
-    part that arrives.
+    """Put the file at `url` into `target`; what is in it already is its beginning. `on_bytes` gets
+    the size of every part that is there, and a negative one for what has to be fetched again.
 
-    Raises DownloadError, also when it has not exactly `size` bytes and the digest `sha256`.
+    Raises DownloadError. When the file has not exactly `size` bytes and the digest `sha256` in the
+    end, nothing of it is kept; after any other failure what arrived is, for the next time.
     """
-    digest = hashlib.sha256()
-    taken = 0
     try:
-        with _web_errors(), client.stream("GET", url) as answer, target.open("xb") as file:
-            _check(answer)
-            for part in answer.iter_raw(1 << 18):
-                taken += len(part)
-                if taken > size:
-                    break
-                digest.update(part)
-                file.write(part)
-                on_bytes(len(part))
+        with target.open("a+b") as file:
+            arriving = _Arriving(file, size, on_bytes)
+            arriving.take_up()
+            if arriving.taken < size:
+                _fetch_rest(client, url, token, arriving)
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise DownloadError(
             f"{target} cannot be written: {error.strerror or error}",
             fix="Make room on that disk, or make the folder writable.",
         ) from None
-    if taken != size or digest.hexdigest() != sha256:
-        sizes = f" ({min(taken, size + 1)} of {size} bytes)" if taken != size else ""
+    if arriving.taken != size or arriving.digest.hexdigest() != sha256:
+        target.unlink(missing_ok=True)
+        shown = min(arriving.taken, size + 1)
+        sizes = f" ({shown} of {size} bytes)" if shown != size else ""
         raise DownloadError(
             f"{url} is not the file that was published: its SHA-256 digest differs{sizes}.",
             fix="Nothing of it was kept. Try again; if it stays so, something on the way changes "
             "it, and it must not be trusted.",
         )
+
+
+class _Arriving:
+    """The file so far."""
+
+    def __init__(self, file: BinaryIO, size: int, on_bytes: Callable[[int], None]) -> None:
+        self._file = file
+        self._on_bytes = on_bytes
+        self.size = size
+        self.taken = 0
+        self.received = 0
+        """Bytes that came in this call, those included that were dropped again."""
+        self.digest = hashlib.sha256()
+
+    def take_up(self) -> None:
+        """Count what is in the file already, unless it is more than there can be."""
+        self._file.seek(0)
+        while part := self._file.read(_CHUNK):
+            self._count(part)
+        if self.taken > self.size:
+            self.drop()
+
+    def add(self, part: bytes) -> None:
+        """What comes next."""
+        self._file.write(part)
+        self.received += len(part)
+        self._count(part)
+
+    def drop(self) -> None:
+        """Begin again."""
+        self._file.truncate(0)
+        self._on_bytes(-self.taken)
+        self.taken = 0
+        self.digest = hashlib.sha256()
+
+    def _count(self, part: bytes) -> None:
+        self.digest.update(part)
+        self.taken += len(part)
+        self._on_bytes(len(part))
+
+
+def _fetch_rest(client: httpx.Client, url: str, token: str, arriving: _Arriving) -> None:
+    """Fetch what is missing, in as many tries as it takes while each brings something new."""
+    furthest = arriving.taken
+    pauses = iter(_PAUSES_S)
+    while True:
+        try:
+            _fetch_once(client, url, token, arriving)
+        except DownloadError as error:
+            if error.status is not None and error.status not in _PASSING:
+                raise
+            if arriving.taken > furthest:
+                furthest = arriving.taken
+                pauses = iter(_PAUSES_S)
+                continue
+            pause = next(pauses, None)
+            if pause is None or not arriving.received:  # without any, it is no passing fault
+                raise
+            time.sleep(pause)
+        else:
+            return
+
+
+def _fetch_once(client: httpx.Client, url: str, token: str, arriving: _Arriving) -> None:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    if arriving.taken:
+        headers["Range"] = f"bytes={arriving.taken}-"
+    with _web_errors(), client.stream("GET", url, headers=headers) as answer:
+        if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and arriving.taken:
+            arriving.drop()  # the file there is shorter than what we have of it
+            return _fetch_once(client, url, token, arriving)
+        _check(answer)
+        if _first_byte(answer) != arriving.taken:
+            if answer.status_code == httpx.codes.PARTIAL_CONTENT:
+                raise DownloadError(
+                    f"{url.partition('?')[0]} answered with another part than it was asked for.",
+                    fix="Try again; behind a proxy, try without it.",
+                    status=answer.status_code,
+                )
+            arriving.drop()  # it knows no ranges and sends the whole
+        for part in answer.iter_raw():  # as it comes, so that a cut loses nothing
+            arriving.add(part)
+            if arriving.taken > arriving.size:
+                return None
+    return None
+
+
+def _first_byte(answer: httpx.Response) -> int:
+    if answer.status_code != httpx.codes.PARTIAL_CONTENT:
+        return 0
+    told = re.match(r"bytes (\d+)-", answer.headers.get("content-range", ""))
+    return int(told[1]) if told else -1
 
 
 def _check(answer: httpx.Response) -> None:
@@ -123,19 +232,27 @@ def _web_errors() -> Iterator[None]:
     try:
         yield
     except httpx.RequestError as error:
-        url = error.request.url
-        detail = str(error) or type(error).__name__
-        proxy = proxy_for(str(url))
-        if proxy and isinstance(
-            error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
-        ):
-            message = f"{url.host} cannot be reached through the proxy {proxy}: {detail}"
-            fix = f"Correct HTTPS_PROXY (or HTTP_PROXY), or put {url.host} into NO_PROXY."
-            raise DownloadError(message, fix=fix) from error
-        if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-            message = f"{url.host} cannot be reached: {detail}"
+        what: Failure = "lost"
+        if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
+            what = "unreachable"
         elif isinstance(error, httpx.TimeoutException):
-            message = f"{url.host} sent nothing for {_TIMEOUT.read:g} s."
-        else:
-            message = f"The connection to {url.host} was lost: {detail}"
-        raise DownloadError(message, fix=_NETWORK) from error
+            what = "silent"
+        raise network_error(str(error.request.url), what, error) from error
+
+
+def network_error(url: str, what: Failure, error: Exception) -> DownloadError:
+    """Our exception for a network that failed; `error` is what the library says of it."""
+    host = urllib.parse.urlsplit(url).hostname or url
+    detail = str(error) or type(error).__name__
+    proxy = proxy_for(url)
+    if what == "unreachable" and proxy:
+        message = f"{host} cannot be reached through the proxy {proxy}: {detail}"
+        fix = f"Correct HTTPS_PROXY (or HTTP_PROXY), or put {host} into NO_PROXY."
+        return DownloadError(message, fix=fix)
+    if what == "unreachable":
+        message = f"{host} cannot be reached: {detail}"
+    elif what == "silent":
+        message = f"{host} sent nothing for {_TIMEOUT.read:g} s."
+    else:
+        message = f"The connection to {host} was lost: {detail}"
+    return DownloadError(message, fix=_NETWORK)

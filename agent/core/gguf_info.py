@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from agent.core.config import cache_dir, embedded_model
+from agent.core.config import embedded_model, model_folders
 from agent.core.errors import ModelError
 from agent.core.gguf_reader import GgufHeader, MalformedGguf, read_header
 
@@ -122,7 +122,8 @@ def is_split(path: Path) -> bool:
 
 def available_models(folder: Path) -> tuple[Path, ...]:
     """GGUF files beside the one that was asked for, those of our model cache, the embedded one."""
-    found = [*_models_in(folder), *_models_in(cache_dir() / "models"), embedded_model()]
+    folders = dict.fromkeys((folder, *model_folders()))
+    found = [*(path for each in folders for path in _models_in(each)), embedded_model()]
     return tuple(x for x in dict.fromkeys(found) if _is_whole(x))[:_LISTED]
 
 

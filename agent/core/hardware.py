@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import platform
 import re
 import shutil
 from collections.abc import Sequence
@@ -41,6 +42,8 @@ class Hardware:
     """Bytes that can be taken without swapping."""
     lockable: int | None = None
     """Bytes that a process may lock in memory; None: any amount."""
+    cpu: str = ""
+    """Its name as the system tells it."""
     cpu_features: tuple[str, ...] = ()
     """Those of which builds of llama.cpp depend."""
     devices: tuple[Device, ...] = ()
@@ -63,6 +66,7 @@ def read_hardware(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Hardwar
         physical_cores=max(1, min(cores, cpu_quota(mount, membership) or cores)),
         memory_available=memory if room is None else min(memory, room),
         lockable=_lockable(),
+        cpu=_cpu_name(),
         cpu_features=_cpu_features(),
         cards=tuple(sorted(str(path) for name in _CARDS for path in Path("/dev").glob(name))),
     )
@@ -123,6 +127,11 @@ def _lockable() -> int | None:
     if limit == psutil.RLIM_INFINITY or (held and int(held[1], 16) >> _CAP_IPC_LOCK & 1):
         return None
     return limit
+
+
+def _cpu_name() -> str:
+    named = re.search(r"^model name\s*:(.*)$", _text(_CPUINFO), re.MULTILINE)
+    return named[1].strip() if named else platform.processor() or platform.machine()
 
 
 def _cpu_features() -> tuple[str, ...]:

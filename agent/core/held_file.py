@@ -22,16 +22,17 @@ _UNNAMED = ".new-"
 
 
 @contextmanager
-def hold(path: Path, *, patience_s: float = _LOOK_S) -> Iterator[bool]:
+def hold(path: Path, *, patience_s: float = _LOOK_S, shared: bool = False) -> Iterator[bool]:
     """Hold `path`, which is made and stays; False when somebody else still does after `patience_s`
-    seconds.
+    seconds. Several may hold it at once when all of them do so `shared`.
 
     Raises OSError when the file cannot be made or locked.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
         give_up_at = time.monotonic() + patience_s
-        while not (held := _lock(handle)) and time.monotonic() < give_up_at:
+        while not (held := _lock(handle, how)) and time.monotonic() < give_up_at:
             time.sleep(_PAUSE_S)
         yield held
     finally:
@@ -39,13 +40,22 @@ def hold(path: Path, *, patience_s: float = _LOOK_S) -> Iterator[bool]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds `path`. Raises OSError when that cannot be told."""
+    """Whether somebody holds `path`, alone. Raises OSError when that cannot be told."""
+    return not _could_hold(path, fcntl.LOCK_SH)
+
+
+def is_used(path: Path) -> bool:
+    """Whether anybody holds `path`, alone or shared. Raises OSError when that cannot be told."""
+    return not _could_hold(path, fcntl.LOCK_EX)
+
+
+def _could_hold(path: Path, how: int) -> bool:
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        return False
+        return True
     try:
-        return not _lock(handle, fcntl.LOCK_SH)
+        return _lock(handle, how)
     finally:
         os.close(handle)
 

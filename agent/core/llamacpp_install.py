@@ -7,15 +7,15 @@ and flags there, and moved to its place in one step: what has the name of a rele
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from agent.core.config import Settings
-from agent.core.downloads import download, fetch_json, internet
+from agent.core.downloads import Watch, download, fetch_json, internet
 from agent.core.errors import BinaryError, DownloadError, UsageError
 from agent.core.folders import private_folder
 from agent.core.http_errors import checked_url
@@ -40,9 +40,6 @@ from agent.core.llamacpp_release import (
     usual_variants,
 )
 from agent.core.unpack import unpack
-
-Watch = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Shows a download of this name and size; what it yields is told of every part."""
 
 _BY_HAND = (
     "Or fetch an archive from https://github.com/ggml-org/llama.cpp/releases yourself, check and "

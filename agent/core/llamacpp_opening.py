@@ -38,11 +38,13 @@ async def open_llamacpp(
     notice: Callable[[str], None] = lambda _: None,
     on_launch: Callable[[], object] = lambda: None,
     on_restart: Callable[[str], None] = lambda _: None,
+    apart: Path | None = None,
 ) -> AsyncIterator[Opened]:
     """A llama-server that runs at LLAMACPP_URL; else the one of the daemon, when it is what the
     settings ask for; else one of our own that ends with the block. One of our own or of the daemon
     is started again when it dies or hangs, and `on_restart` is told why. `on_launch` is called
-    before one of our own is started.
+    before one of our own is started. With `apart` the daemon is passed over, and prefixes are saved
+    in that folder.
 
     Raises an EngineError when none can be had, SettingsError for an address that is none.
     """
@@ -50,13 +52,15 @@ async def open_llamacpp(
         if settings.llamacpp_url is not None:
             opened = await _attached(settings, settings.llamacpp_url, stack, notice)
         else:
-            serving = await stack.enter_async_context(joined_daemon(settings, notice))
+            serving = None
+            if apart is None:
+                serving = await stack.enter_async_context(joined_daemon(settings, notice))
             if serving is not None:
                 opened = await on_daemon(settings, serving, stack, notice, on_restart)
             else:
                 settings = beside_the_daemon(settings)
                 on_launch()
-                opened = await _own(settings, stack, notice, on_restart)
+                opened = await _own(settings, stack, notice, on_restart, apart)
         yield opened
 
 
@@ -129,6 +133,7 @@ async def _own(
     stack: AsyncExitStack,
     notice: Callable[[str], None],
     on_restart: Callable[[str], None],
+    apart: Path | None,
 ) -> Opened:
     """A server of our own."""
     # Owning one pulls in hardware and GGUF probing, which the others never need.
@@ -137,7 +142,7 @@ async def _own(
     from agent.core.server_notes import end_left_over  # noqa: PLC0415
 
     end_left_over(notice)
-    server = await stack.enter_async_context(open_server(settings, notice=notice))
+    server = await stack.enter_async_context(open_server(settings, notice=notice, slots_in=apart))
     digest = await asyncio.to_thread(model_digest, server.model, cache_folder("digests"))
     engine = {
         "build": server.plan.build,

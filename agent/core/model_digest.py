@@ -13,12 +13,25 @@ def model_digest(path: Path, cache: Path) -> str:
 
     Raises OSError when the file cannot be read.
     """
-    about = path.stat()
-    identity = f"{path.resolve()}|{about.st_size}|{about.st_mtime_ns}|{about.st_ino}"
-    known = remembered(cache, identity)
+    known = remembered(cache, _identity(path))
     if known is not None and isinstance(known.get("sha256"), str):
         return str(known["sha256"])
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    remember(cache, identity, {"sha256": digest})
+    digest = computed_digest(path)
+    know_digest(path, cache, digest)
     return digest
+
+
+def computed_digest(path: Path) -> str:
+    """The digest of what is in the file now. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def know_digest(path: Path, cache: Path, sha256: str) -> None:
+    """Keep a digest that was found out otherwise. Raises OSError when there is no such file."""
+    remember(cache, _identity(path), {"sha256": sha256})
+
+
+def _identity(path: Path) -> str:
+    about = path.stat()
+    return f"{path.resolve()}|{about.st_size}|{about.st_mtime_ns}|{about.st_ino}"

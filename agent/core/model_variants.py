@@ -6,24 +6,19 @@ They are told by their names, as everybody names them (``coder-1.5b-q8_0.gguf`` 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.core.config import cache_dir
+from agent.core.config import model_folders
 from agent.core.errors import ModelError
 from agent.core.gguf_info import GgufInfo, read_gguf
-
-_PART = re.compile(r"-(\d{5})-of-\d{5}$")
-_QUANTISATION = re.compile(
-    r"[-._](ud-|i1-)?(iq\d|q\d|tq\d|mxfp4|nvfp4|b?f16|fp16|f32|fp32)\w*$", re.IGNORECASE
-)
+from agent.core.gguf_names import GgufName
 
 
 def smaller_quantisations(model: Path, info: GgufInfo) -> Iterator[tuple[Path, GgufInfo]]:
     """Those beside the model and in the model cache that are smaller, the largest first."""
     family = _family(model)
-    folders = dict.fromkeys((model.parent, cache_dir() / "models"))
+    folders = dict.fromkeys((model.parent, *model_folders()))
     found = []
     for path in (path for folder in folders for path in _named_gguf(folder)):
         if path != model and _family(path) == family:
@@ -45,9 +40,8 @@ def _named_gguf(folder: Path) -> list[Path]:
 
 def _family(path: Path) -> tuple[str, bool]:
     """The name without quantisation, and whether the file can be opened first."""
-    part = _PART.search(path.stem)
-    name = _PART.sub("", path.stem)
-    return _QUANTISATION.sub("", name).lower(), part is None or int(part[1]) == 1
+    name = GgufName.of(path.name)
+    return name.family.lower(), name.part == 1
 
 
 def _network(info: GgufInfo) -> tuple[object, ...]:

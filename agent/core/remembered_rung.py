@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from agent.core.answer_cache import entry, remember, remembered
+from agent.core.answer_cache import entry_of, remember, remembered
 from agent.core.hardware import Hardware
 from agent.core.launch_ladder import Ladder, mark_of
 from agent.core.launch_shape import Basis
@@ -44,7 +44,7 @@ def recall(folder: Path, basis: Basis, ladder: Ladder) -> Path | None:
         for free, before in zip(now, then, strict=True)
     ):
         return None
-    return entry(folder, question) if ladder.descend_to(mark) else None
+    return entry_of(folder, question) if ladder.descend_to(mark) else None
 
 
 def keep(folder: Path, basis: Basis, ladder: Ladder) -> None:

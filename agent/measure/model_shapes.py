@@ -1,7 +1,7 @@
 """The shapes of real models: the sizes of their tensors, and so what a token costs.
 
-The figures come from the published config.json of Qwen/Qwen2.5-Coder-0.5B-Instruct,
-Qwen/Qwen2.5-Coder-1.5B-Instruct and microsoft/Phi-3-mini-4k-instruct (huggingface.co): the fields
+The figures come from the published config.json of Qwen/Qwen2.5-Coder-{0.5B,1.5B,3B,7B,14B,32B}-
+Instruct and microsoft/Phi-3-mini-4k-instruct (huggingface.co): the fields
 num_hidden_layers, hidden_size, num_attention_heads, num_key_value_heads, intermediate_size,
 vocab_size, max_position_embeddings, rope_theta, rms_norm_eps, tie_word_embeddings, sliding_window.
 """
@@ -45,36 +45,90 @@ class Shape:
         return sum(math.prod(size) for _, size in tensors_of(self))
 
 
+def _qwen(
+    name: str,
+    *,
+    layers: int,
+    width: int,
+    heads: int,
+    key_value_heads: int,
+    feed_forward: int,
+    vocabulary: int = 151_936,
+    tied: bool = True,
+) -> Shape:
+    """A Qwen2.5; these are alike in all else."""
+    return Shape(
+        name=name,
+        architecture="qwen2",
+        layers=layers,
+        width=width,
+        heads=heads,
+        key_value_heads=key_value_heads,
+        feed_forward=feed_forward,
+        vocabulary=vocabulary,
+        context=32_768,
+        rope_base=1_000_000.0,
+        epsilon=1e-6,
+        tied=tied,
+    )
+
+
 SHAPES = {
     shape.name: shape
     for shape in (
-        Shape(
-            name="qwen2.5-coder-0.5b",
-            architecture="qwen2",
+        _qwen(
+            "qwen2.5-coder-0.5b",
             layers=24,
             width=896,
             heads=14,
             key_value_heads=2,
             feed_forward=4864,
-            vocabulary=151_936,
-            context=32_768,
-            rope_base=1_000_000.0,
-            epsilon=1e-6,
-            tied=True,
         ),
-        Shape(
-            name="qwen2.5-coder-1.5b",
-            architecture="qwen2",
+        _qwen(
+            "qwen2.5-coder-1.5b",
             layers=28,
             width=1536,
             heads=12,
             key_value_heads=2,
             feed_forward=8960,
-            vocabulary=151_936,
-            context=32_768,
-            rope_base=1_000_000.0,
-            epsilon=1e-6,
-            tied=True,
+        ),
+        _qwen(
+            "qwen2.5-coder-3b",
+            layers=36,
+            width=2048,
+            heads=16,
+            key_value_heads=2,
+            feed_forward=11008,
+        ),
+        _qwen(
+            "qwen2.5-coder-7b",
+            layers=28,
+            width=3584,
+            heads=28,
+            key_value_heads=4,
+            feed_forward=18944,
+            vocabulary=152_064,
+            tied=False,
+        ),
+        _qwen(
+            "qwen2.5-coder-14b",
+            layers=48,
+            width=5120,
+            heads=40,
+            key_value_heads=8,
+            feed_forward=13824,
+            vocabulary=152_064,
+            tied=False,
+        ),
+        _qwen(
+            "qwen2.5-coder-32b",
+            layers=64,
+            width=5120,
+            heads=40,
+            key_value_heads=8,
+            feed_forward=27648,
+            vocabulary=152_064,
+            tied=False,
         ),
         Shape(
             name="phi-3-mini",

@@ -5,8 +5,6 @@ an end of text. For that the rows of the output matrix (tied: of the embedding) 
 other tokens, while the words share logits of a large spread, whose best is far above zero. That
 holds for greedy writing and at the usual temperatures too. The spreads of the other matrices are
 such that the words keep changing for hundreds of tokens; a loop would be cut off by its reader.
-
-With q4_0 the output matrix is Q8_0, as llama-quantize, too, keeps it more precise than the rest.
 """
 
 from __future__ import annotations
@@ -16,9 +14,11 @@ import math
 import gguf
 import numpy as np
 import numpy.typing as npt
-from gguf import GGMLQuantizationType, LlamaFileType
+from gguf import GGMLQuantizationType
 
 from agent.measure.model_shapes import Shape
+from agent.measure.shape_blocks import random_blocks
+from agent.measure.shape_mix import output_of, stored_as
 
 Data = npt.NDArray[np.float32] | npt.NDArray[np.float16] | npt.NDArray[np.uint8]
 
@@ -29,41 +29,24 @@ _ATTENTION_SPREAD = 5.0
 """Of the attention scores. Single tokens are looked at then; with the mean of all, which hardly
 changes from token to token, the text settles on one word (tried)."""
 _BIAS_SPREAD = 0.1
-_DIGIT_SPREAD = {GGMLQuantizationType.Q8_0: 73.9, GGMLQuantizationType.Q4_0: 4.61}
-"""Standard deviation of random bytes read as the integers of a block."""
-QUANTISATIONS = {
-    "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
-    "q4_0": (GGMLQuantizationType.Q4_0, LlamaFileType.MOSTLY_Q4_0),
-    "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
-}
-"""By name: how matrices are stored, and what the file says of itself."""
 
 
 class Weights:
     """Makes the tensors, always the same from one seed."""
 
     def __init__(self, shape: Shape, quantisation: str, words: list[int], seed: int) -> None:
-        self._output = "token_embd.weight" if shape.tied else "output.weight"
-        self._type = QUANTISATIONS[quantisation][0]
-        self._layers = shape.layers
+        self._shape = shape
+        self._quantisation = quantisation
         self._words = words
         self._random = np.random.default_rng(seed)
-
-    def kind(self, name: str, size: tuple[int, ...]) -> GGMLQuantizationType:
-        """How the tensor is stored."""
-        if len(size) == 1:
-            return GGMLQuantizationType.F32
-        if name == self._output and self._type is GGMLQuantizationType.Q4_0:
-            return GGMLQuantizationType.Q8_0
-        return self._type
 
     def make(self, name: str, size: tuple[int, ...]) -> Data:
         """The tensor as its bytes lie in the file."""
         if len(size) == 1:
             return self._vector(name, size[0])
-        kind = self.kind(name, size)
+        kind = stored_as(self._shape, self._quantisation, name, size)
         rows, columns = size
-        if name == self._output:
+        if name == output_of(self._shape):
             some = self._matrix(kind, len(self._words), columns, 1.0)
             matrix = np.zeros((rows, some.shape[1]), dtype=some.dtype)
             matrix[self._words] = some
@@ -81,7 +64,7 @@ class Weights:
                 return even * math.sqrt(_ATTENTION_SPREAD)
             case "attn_output" | "ffn_down":
                 # All layers together add about as much as the embedding brought.
-                return even / math.sqrt(self._layers)
+                return even / math.sqrt(self._shape.layers)
         return even
 
     def _vector(self, name: str, size: int) -> Data:
@@ -102,15 +85,6 @@ class Weights:
             for row in halves:
                 row[:] = self._random.standard_normal(columns, dtype=np.float32) * spread
             return halves
-        # A block of both kinds: its scale as a half, then its 32 integers.
-        size, width = gguf.GGML_QUANT_SIZES[kind]
-        blocks = np.empty((rows * columns // size, width), dtype=np.uint8)
-        blocks[:, 2:] = self._random.integers(0, 256, (len(blocks), width - 2), dtype=np.uint8)
-        if kind is GGMLQuantizationType.Q8_0:
-            # A quantiser never makes -128, so kernels need not expect it.
-            integers = blocks.view(np.int8)[:, 2:]
-            np.maximum(integers, -127, out=integers)
-        # Either sign, because the mean of random integers is not quite zero.
-        sign = self._random.integers(0, 2, (len(blocks), 1)) * 2 - 1
-        blocks[:, :2] = (sign * (spread / _DIGIT_SPREAD[kind])).astype("<f2").view(np.uint8)
+        block, _ = gguf.GGML_QUANT_SIZES[kind]
+        blocks = random_blocks(self._random, kind, rows * columns // block, spread)
         return blocks.reshape(rows, -1)

@@ -6,7 +6,7 @@ the real model, so a token costs the same arithmetic and the same memory traffic
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,9 @@ import gguf
 import numpy as np
 
 from agent.measure.model_shapes import Shape, tensors_of
+from agent.measure.shape_mix import QUANTISATIONS, file_bytes, stored_as, stored_bytes
 from agent.measure.shape_vocabulary import Vocabulary
-from agent.measure.shape_weights import QUANTISATIONS, Weights
+from agent.measure.shape_weights import Weights
 
 
 def write_shape_model(
@@ -25,11 +26,12 @@ def write_shape_model(
     quantisation: str = "q8_0",
     layers: int | None = None,
     seed: int = 0,
+    watch: Callable[[int, int], None] = lambda _done, _whole: None,
 ) -> None:
     """Write the model, tensor by tensor, beside its place and then rename it.
 
     An existing file is replaced. With `layers` it has fewer layers than the shape and says so in
-    its name.
+    its name. `watch` is told of the bytes of tensors that are written, and of all.
     """
     kept = shape.layers if layers is None else layers
     if not 1 <= kept <= shape.layers:
@@ -47,16 +49,19 @@ def write_shape_model(
     _describe(writer, shape, name, quantisation)
     vocabulary.describe(writer)
     for tensor, size in tensors_of(shape):
-        kind = weights.kind(tensor, size)
-        block, width = gguf.GGML_QUANT_SIZES[kind]
-        stored = math.prod(size) // block * width
+        kind = stored_as(shape, quantisation, tensor, size)
+        stored = stored_bytes(kind, size)
         writer.add_tensor_info(tensor, size, np.dtype(np.float32), stored, raw_dtype=kind)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
+        done, whole = 0, file_bytes(shape, quantisation)
         for tensor, size in tensors_of(shape):
-            writer.write_tensor_data(weights.make(tensor, size))
+            data = weights.make(tensor, size)
+            writer.write_tensor_data(data)
+            done += data.nbytes
+            watch(done, whole)
         writer.close()
         temporary.replace(output)
     finally:

@@ -190,10 +190,15 @@ async def encode(encoder: PromptEncoder) -> tuple[tuple[Stage, ...], int]:
     return tuple(stages), shared
 
 
+def most_functions() -> int:
+    """Functions that the made-up repository can have."""
+    return len(_NAMES)
+
+
 def workflow(functions: int) -> dict[str, tuple[Prompt, ...]]:
     """By phase, on a repository whose file has so many functions."""
     book = PromptBook.load()
-    before = _file(functions)
+    before = made_up_file(functions)
     repository = render_repository(_LISTING, {_PATH: before, "tests/test_report.py": _TESTS})
     step = render_step(_PATH, "edit", _INSTRUCTION, {})
     answer = book.fill("answer_edits", path=_PATH)
@@ -211,7 +216,8 @@ def workflow(functions: int) -> dict[str, tuple[Prompt, ...]]:
     }
 
 
-def _file(functions: int) -> str:
+def made_up_file(functions: int) -> str:
+    """A Python file with so many functions, no two of them alike; 96 at the most."""
     return '"""Reports on the rows of a ledger."""\n' + "".join(
         _FUNCTION.format(verb=verb, noun=noun, title=verb.title(), limit=7 * x, column=x % 2)
         for x, (verb, noun) in enumerate(_NAMES[:functions])

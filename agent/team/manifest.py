@@ -32,7 +32,7 @@ class Manifest(BaseModel):
     """The commit that it started from."""
     task: Task
     settings: dict[str, Any]
-    """All but the API key and passwords in addresses, as JSON values."""
+    """All but keys, tokens and passwords in addresses, as JSON values."""
     engine: dict[str, Any]
     """Backend, slots, context, and for a server of ours its build, argv and model digest."""
     versions: dict[str, str]
@@ -62,7 +62,7 @@ class Manifest(BaseModel):
             versions={
                 "turbo": agent.__version__,
                 "python": platform.python_version(),
-                "system": platform.platform(),
+                "system": _system(),
             },
         )
 
@@ -99,10 +99,16 @@ class Manifest(BaseModel):
 
 
 def _kept(settings: Settings) -> dict[str, Any]:
-    values = settings.model_dump(mode="json", exclude={"llamacpp_api_key"})
-    addresses = ("llamacpp_url", "ollama_local", "turbo_releases_url")
+    values = settings.model_dump(mode="json", exclude={"llamacpp_api_key", "hf_token"})
+    addresses = (name for name in values if name.endswith("_url") or name == "ollama_local")
     shown = {name: without_password(values[name]) for name in addresses if values[name]}
     return values | shown
+
+
+def _system() -> str:
+    """As ``platform.platform`` has it, which starts a program to tell the processor, too."""
+    parts = (platform.system(), platform.release(), platform.machine(), *platform.libc_ver())
+    return "-".join(filter(None, parts))
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:

@@ -73,7 +73,7 @@ def run_session(invocation: Invocation, journal: Journal, ledger: Ledger) -> Non
     if invocation.test is not None:
         split_command(invocation.test, "--test", key="")  # refuses it in the name of the option
     if invocation.is_demo:
-        with _demo_repository() as folder:
+        with demo_repository() as folder:
             journal.emit(
                 "notice",
                 text=_DEMO_NOTICE,
@@ -192,7 +192,7 @@ def _with_test(task: Task, test: str | None) -> Task:
 
 
 @contextlib.contextmanager
-def _demo_repository() -> Iterator[Path]:
+def demo_repository() -> Iterator[Path]:
     """A fresh git repository with the packaged demo in it; removed at the end."""
     packaged = Path(__file__).parent.parent / "demo" / "repository"
     with private_folder() as parent:

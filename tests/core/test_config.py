@@ -139,7 +139,11 @@ def test_every_field_is_in_the_example_file_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         default = field.default
         fields[name.upper()] = (
-            "" if default is None else str(default).lower() if default is False else str(default)
+            ""
+            if default in (None, ())
+            else str(default).lower()
+            if default is False
+            else str(default)
         )
     assert shown == fields
     before = [lines[number - 1] for number, line in enumerate(lines) if line.startswith("BACKEND")]

@@ -198,7 +198,11 @@ async def test_real_layers_lie_where_they_were_asked_to(
 ) -> None:
     notices: list[str] = []
     async with open_server(Settings(**given), notice=notices.append) as server:
-        truth, description, check = server.truth, server.description, check_gpu(server)
+        truth, description, check = (
+            server.truth,
+            server.description,
+            check_gpu(server.truth, server.flaws),
+        )
     assert (truth.layers, truth.of) == (layers, 7)
     assert bool(truth.used) == bool(layers)
     assert truth.cpu.model > 0

@@ -17,7 +17,7 @@ import pytest
 from fakes.release_server import ReleaseServer, packed_tar, packed_zip
 
 from agent.cli import main
-from agent.core import llamacpp_install, llamacpp_release
+from agent.core import downloads, llamacpp_install, llamacpp_release
 from agent.core.config import Settings
 from agent.core.daemon_record import DaemonRecord, being_the_daemon
 from agent.core.errors import BinaryError, DownloadError, SettingsError, UsageError
@@ -40,6 +40,7 @@ def machine(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
     linux = System(name="Linux", machine="x86_64")
     monkeypatch.setattr(llamacpp_install, "this_system", lambda: linux)
     monkeypatch.setattr(llamacpp_release, "_has_vulkan", lambda: False)
+    monkeypatch.setattr(downloads, "_PAUSES_S", (0.0, 0.0))
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

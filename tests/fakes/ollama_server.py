@@ -1,4 +1,5 @@
-"""An Ollama on the wire: /api/version, /api/tags, /api/show, /api/chat as NDJSON.
+"""An Ollama on the wire: /api/version, /api/tags, /api/show, /api/chat as NDJSON, and
+/api/generate only to unload the model.
 
 What /api/chat answers is a `Chat` of the test's choice: a script, or `ThinkingChat`, which lets a
 real llama-server think, so that the contract suite can run against it. Other calls fail the test.
@@ -105,11 +106,18 @@ class ThinkingChat:
 class FakeOllama(FakeHttpServer):
     """Has one model, `MODEL`."""
 
-    def __init__(self, *chats: Chat, always: Chat | None = None, version: str = "0.34.0") -> None:
+    def __init__(
+        self,
+        *chats: Chat,
+        always: Chat | None = None,
+        version: str = "0.34.0",
+        quantisation: str = "Q4_K_M",
+    ) -> None:
         super().__init__(self._dispatch)
         self._chats = list(chats)
         self._always = always
         self._version = version
+        self._details = {"quantization_level": quantisation}
 
     @property
     def chats(self) -> list[dict[str, Any]]:
@@ -131,8 +139,14 @@ class FakeOllama(FakeHttpServer):
             case "GET", "/api/tags":
                 await reply.send(200, {"models": [{"name": MODEL, "model": MODEL}]})
             case "POST", "/api/show" if call.body == {"model": MODEL}:
-                info = {"general.architecture": "fake", "fake.context_length": 2048}
-                await reply.send(200, {"model_info": info})
+                info = {
+                    "general.architecture": "fake",
+                    "general.parameter_count": 4_952_064,
+                    "fake.context_length": 2048,
+                }
+                await reply.send(200, {"model_info": info, "details": self._details})
+            case "POST", "/api/generate" if call.body == {"model": MODEL, "keep_alive": 0}:
+                await reply.send(200, {"model": MODEL, "done": True, "done_reason": "unload"})
             case "POST", "/api/chat" if chat is not None and call.body["model"] == MODEL:
                 await chat(call, reply)
             case _:

@@ -1,0 +1,284 @@
+"""``turbo models``: fetch a model for this machine, see which are here, and make room again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from agent.core.config import Settings
+    from agent.core.hardware import Hardware
+    from agent.core.model_advice import Advice
+    from agent.core.model_name import ModelName
+    from agent.core.model_store import StoredModel
+
+app = typer.Typer(help="The models that do the work.", no_args_is_help=True)
+
+_NAME = "Name of the catalogue (qwen2.5-coder-1.5b), or owner/repository; :QUANTISATION after it."
+Name = Annotated[str, typer.Argument(metavar="NAME[:QUANT]", help=_NAME)]
+
+
+@app.command("list")
+def list_models() -> None:
+    """List the models that are here, the last used first, and those that can be pulled by name."""
+    from datetime import UTC, datetime
+
+    from agent.core.config import load_settings, models_dir
+    from agent.core.model_catalogue import catalogue
+    from agent.core.model_room import GIB, gib, occupants
+    from agent.core.model_store import stored_models
+
+    there = stored_models()
+    for model in there:
+        used = datetime.fromtimestamp(model.used_at, UTC).astimezone()
+        state = "in use" if model.in_use else f"{used:%F %R}"
+        typer.echo(f"{_name_of(model):<34}  {gib(model.size):>9}  {state:<16}  {model.path.name}")
+    unfinished = [each for each in occupants() if not each.whole]
+    for each in unfinished:
+        typer.echo(f"{each.what:<34}  {gib(each.size):>9}  its pull goes on from there")
+    total = sum(model.size for model in there) + sum(each.size for each in unfinished)
+    limit = load_settings().model_cache_max_gb
+    count = "1 model" if len(there) == 1 else f"{len(there)} models"
+    typer.echo(f"{count}, {gib(total)} of {gib(round(limit * GIB))}, in {models_dir()}")
+    here = {model.record.repository.lower() for model in there}
+    others = [entry for entry in catalogue() if entry.repository.lower() not in here]
+    if others:
+        typer.echo("\nTo be pulled by name (turbo models recommend: which of them fit here):")
+    for entry in others:
+        size = gib(entry.size) if entry.size else "?"
+        typer.echo(f"{entry.name:<34}  {size:>9}  {entry.licence:<16}  {entry.note}")
+
+
+@app.command()
+def pull(
+    name: Name,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Ask no network: an error when it is not here.")
+    ] = False,
+) -> None:
+    """Fetch a model, check its SHA-256 digest, and keep it; an interrupted pull goes on later."""
+    from agent.core.config import load_settings
+    from agent.core.model_pull import pull as fetch
+    from agent.core.model_room import gib
+    from agent.core.signals import Interrupted, raise_interrupted
+    from agent.download_view import shown
+
+    settings = load_settings(overrides={"hf_hub_offline": True if offline else None})
+    wanted = _parsed(name)
+    try:
+        with raise_interrupted():
+            done = fetch(wanted, settings, watch=shown, say=_say)
+    except Interrupted as stopped:
+        _say("What arrived is kept; the same command goes on from there.")
+        raise typer.Exit(stopped.exit_code) from None
+    state = "is here now" if done.fetched else "is here already"
+    typer.echo(f"{_name_of(done.model)} ({gib(done.model.size)}) {state}: {done.model.path}")
+    if done.fetched:
+        _say(f"Use it: turbo run --model {_name_of(done.model)}")
+
+
+@app.command()
+def recommend(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="As a JSON list; sizes are bytes.")
+    ] = False,
+) -> None:
+    """Say which models of the catalogue suit this machine as it is now, the best first."""
+    from agent.core.config import load_settings
+    from agent.core.model_advice import advise
+    from agent.core.model_catalogue import catalogue
+    from agent.core.model_room import gib
+
+    settings = load_settings()
+    hardware = _machine(settings)
+    found = advise(catalogue(), hardware, settings)
+    if as_json:
+        typer.echo(json.dumps([_as_object(each) for each in found], indent=1))
+        return
+    cores = f"{hardware.physical_cores} core{'s' if hardware.physical_cores > 1 else ''}"
+    gpus = [f"{x.description} ({gib(x.free)} free)" for x in hardware.devices] or ["no GPU in use"]
+    typer.echo(f"{cores}, {gib(hardware.memory_available)} of memory free, {', '.join(gpus)}")
+    slots = f"{settings.llamacpp_parallel} slots of {settings.llamacpp_context_size} tokens"
+    typer.echo(f"Needs are for {slots}.\n")
+    typer.echo(f"{'model':<24}  {'needs':>9}  {'machine':>7}  {'licence':<13}  why")
+    for each in found:
+        needs = gib(each.needed) if each.needed else "?"
+        machine = f"{each.memory_class} GB" if each.memory_class else "?"
+        line = f"{each.entry.name:<24}  {needs:>9}  {machine:>7}  {each.entry.licence:<13}"
+        typer.echo(f"{line}  {each.why}")
+    if found and found[0].verdict == "fits":
+        typer.echo(f"\nturbo models pull {found[0].entry.name}")
+
+
+@app.command("rm")
+def remove_model(names: Annotated[list[str], typer.Argument(metavar="NAME[:QUANT]...")]) -> None:
+    """Remove models from the cache; refused while somebody uses them."""
+    from agent.core.errors import ModelError
+    from agent.core.model_room import gib
+    from agent.core.model_store import remove
+
+    for model in [_stored(name) for name in names]:
+        if not remove(model):
+            raise ModelError(
+                model.path,
+                "somebody uses it just now",
+                fix="End the runs that use it; for the daemon: turbo server stop.",
+            )
+        typer.echo(f"{_name_of(model)} removed, {gib(model.size)} freed")
+
+
+@app.command()
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME[:QUANT]]...", help="Default: all.")
+    ] = None,
+) -> None:
+    """Compute the digests of the files again and compare them with those that were published."""
+    from agent.core.errors import ModelError
+    from agent.core.model_store import broken_files
+
+    bad: list[Path] = []
+    for model in [_stored(name) for name in names] if names else _whole_models():
+        broken = broken_files(model)
+        bad += broken
+        state = f"differs: {', '.join(x.name for x in broken)}" if broken else "as published"
+        typer.echo(f"{_name_of(model):<34}  {state}")
+    if bad:
+        raise ModelError(
+            bad[0],
+            "not what was published any more",
+            fix="Remove it and fetch it again: turbo models rm NAME, turbo models pull NAME.",
+        )
+
+
+@app.command()
+def prune(
+    max_gb: Annotated[
+        float | None,
+        typer.Option(min=0, help="GiB that may stay; default: MODEL_CACHE_MAX_GB."),
+    ] = None,
+) -> None:
+    """Remove the least recently used models until the rest is within a limit."""
+    from agent.core.config import load_settings
+    from agent.core.model_room import GIB, gib, make_room
+
+    limit = load_settings().model_cache_max_gb if max_gb is None else max_gb
+    removed = make_room(round(limit * GIB))
+    for entry in removed:
+        typer.echo(f"{entry.what} removed, {gib(entry.size)} freed")
+    if not removed:
+        typer.echo(f"Nothing was removed for a limit of {gib(round(limit * GIB))}.")
+
+
+@app.command()
+def path(name: Name) -> None:
+    """Print the path of a model that is here, for scripts."""
+    typer.echo(_stored(name).path)
+
+
+@app.command()
+def info(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A GGUF file, or a model's name.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object; sizes are bytes.")
+    ] = False,
+) -> None:
+    """Print what a model file tells of itself, and the memory that it takes here."""
+    from agent.core.config import load_settings
+    from agent.model_view import facts_as_object, facts_of_file
+
+    settings = load_settings(overrides={"llamacpp_model_path": Path(file)})
+    found = facts_of_file(settings, _machine(settings))
+    if as_json:
+        typer.echo(json.dumps(facts_as_object(found), indent=1))
+        return
+    for line in found.lines():
+        typer.echo(line)
+
+
+def _machine(settings: Settings) -> Hardware:
+    """This machine, with the GPUs that the llama-server here finds."""
+    import asyncio
+
+    from agent.core.errors import BinaryError
+    from agent.core.folders import cache_folder
+    from agent.core.hardware import read_hardware, with_devices
+    from agent.core.llamacpp_binary import find_binary
+
+    hardware = read_hardware()
+    if settings.llamacpp_use_vulkan == "0":
+        return hardware
+    try:
+        binary = find_binary(settings, cache=cache_folder("binaries"))
+    except BinaryError:
+        return hardware  # a model can be chosen before there is a server
+    return asyncio.run(with_devices(hardware, binary, cache=cache_folder("devices")))
+
+
+def _as_object(advice: Advice) -> dict[str, Any]:
+    entry = advice.entry
+    return {
+        "name": entry.name,
+        "repository": entry.repository,
+        "quantisation": entry.quantisation,
+        "licence": entry.licence,
+        "size": entry.size,
+        "needed": advice.needed,
+        "memory_class_gb": advice.memory_class,
+        "verdict": advice.verdict,
+        "why": advice.why,
+    }
+
+
+def _whole_models() -> list[StoredModel]:
+    from agent.core.model_store import stored_models
+
+    return stored_models()
+
+
+def _parsed(name: str) -> ModelName:
+    from agent.core.errors import UsageError
+    from agent.core.model_name import parse_name
+
+    parsed = parse_name(name)
+    if parsed is None:
+        raise UsageError(
+            f"{name} is no name of a model.",
+            fix="Names look like qwen2.5-coder-1.5b, qwen2.5-coder-1.5b:Q8_0 or "
+            "owner/repository:Q4_K_M.",
+        )
+    return parsed
+
+
+def _stored(name: str) -> StoredModel:
+    """A model that is here, by its name."""
+    from agent.core.errors import ModelError
+    from agent.core.model_catalogue import repository_of, usual_of
+    from agent.core.model_store import find_stored
+
+    parsed = _parsed(name)
+    model = find_stored(repository_of(parsed), parsed.wanted, usual_of(parsed))
+    if model is None:
+        raise ModelError(
+            Path(name), "not in the model cache", fix=f"Fetch it: turbo models pull {parsed}"
+        )
+    return model
+
+
+def _name_of(model: StoredModel) -> str:
+    """The shortest name that leads to it."""
+    from agent.core.model_catalogue import catalogue
+
+    for entry in catalogue():
+        if entry.repository.lower() == model.record.repository.lower():
+            if entry.quantisation == model.record.quantisation:
+                return entry.name
+            return f"{entry.name}:{model.record.quantisation or model.name}"
+    return model.asked_as
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
