@@ -125,7 +125,8 @@ def add_devices(sheet: FlagSheet, basis: Basis, ladder: Ladder, notes: list[str]
             return  # there may be devices that we were not told of
         sheet.add(["--fit", "off"], why="there is no device to fit layers to; it starts sooner")
         if shape.devices:
-            notes += [f"No GPU is found, so {x.upper()} has no effect." for x in _unused(basis)]
+            wishes = [x for x in _unused(basis) if of(x).value]  # 0 and false ask for nothing
+            notes += [f"No GPU is found, so {x.upper()} has no effect." for x in wishes]
         return
     offload = of("llamacpp_kv_offload")
     if offload.value is not None:

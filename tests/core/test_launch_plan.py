@@ -185,6 +185,11 @@ def test_notes_where_the_plan_is_not_what_was_asked_for() -> None:
     )
     huge = replace(LARGE, file_size=20 << 30, model_size=20 << 30)
     assert "8.0 GiB are free: expect it to be slow" in plan(info=huge).notes[0]
+    assert (
+        "No GPU is found, so LLAMACPP_N_GPU_LAYERS"
+        in plan(binary=NEWER, llamacpp_n_gpu_layers="all").notes[0]
+    )
+    assert plan(binary=NEWER, llamacpp_n_gpu_layers=0).notes == ()
     tiny = plan(info=TINY, llamacpp_main_gpu=0)
     assert "LLAMACPP_MAIN_GPU is not used" in tiny.notes[0]
 
