@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 import agent
-from agent import doctor_cli, prefixes_cli, server_cli
+from agent import doctor_cli, prefixes_cli, runs_cli, server_cli
 from agent.core.errors import TurboError, UsageError
+from agent.in_session import Reported, in_session
 
 if TYPE_CHECKING:
     from agent.core.journal import Journal
@@ -28,15 +29,8 @@ app = typer.Typer(
 )
 app.add_typer(prefixes_cli.app, name="prefixes")
 app.add_typer(server_cli.app, name="server")
+app.add_typer(runs_cli.app, name="runs")
 app.command()(doctor_cli.doctor)
-
-
-class _Reported(SystemExit):
-    """The end of a run that has told its outcome itself."""
-
-    def __init__(self, exit_code: int) -> None:
-        super().__init__(exit_code)
-        self.exit_code = exit_code
 
 
 @app.callback(invoke_without_command=True)
@@ -100,7 +94,7 @@ def run(
         run_session(invocation, journal, ledger)
         return reporter.end_session(ledger)
 
-    _in_session(work, as_json=as_json, verbose=verbose, quiet=quiet)
+    in_session(work, as_json=as_json, verbose=verbose, quiet=quiet)
 
 
 @app.command()
@@ -123,34 +117,7 @@ def replay(
         compared = run_replay(run, repo, journal, ledger)
         return reporter.end_replay(ledger, compared)
 
-    _in_session(work, as_json=as_json, verbose=verbose, quiet=quiet)
-
-
-def _in_session(
-    work: Callable[[Reporter, Journal, Ledger], int], *, as_json: bool, verbose: bool, quiet: bool
-) -> None:
-    """Do `work`, which returns the exit code, and tell its outcome however it ends."""
-    from agent.core.signals import Interrupted, raise_interrupted
-
-    with raise_interrupted():
-        from agent.core.journal import Journal
-        from agent.team.report import Reporter
-        from agent.team.result import Ledger
-
-        ledger = Ledger()
-        with Reporter.for_terminal(as_json=as_json, verbose=verbose, quiet=quiet) as reporter:
-            try:
-                code = work(reporter, Journal((reporter.on_event,)), ledger)
-            except TurboError as error:
-                code = reporter.end_failed(error, ledger)
-            except Interrupted as stopped:
-                code = reporter.end_interrupted(ledger, stopped.exit_code)
-            except KeyboardInterrupt:  # a second Ctrl-C
-                code = reporter.end_interrupted(ledger)
-            except BaseException as bug:
-                reporter.end_in_bug(bug, ledger)
-                raise
-    raise _Reported(code)
+    in_session(work, as_json=as_json, verbose=verbose, quiet=quiet)
 
 
 @app.command()
@@ -170,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         app(args=words, prog_name="turbo")
-    except _Reported as end:
+    except Reported as end:
         return end.exit_code
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
@@ -181,7 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = error.exit_code
     else:
         code = 0
-    if code and words[:1] in (["run"], ["replay"]) and "--json" in words:
+    session = words[:1] in (["run"], ["replay"]) or words[:2] == ["runs", "resume"]
+    if code and session and "--json" in words:
         _close_events(code)
     return code
 
