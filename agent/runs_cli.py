@@ -36,7 +36,7 @@ def list_all(
 
     found = list_runs(_runs(repo))
     if as_json:
-        typer.echo(json.dumps([each.as_object() for each in found], indent=1))
+        typer.echo(json.dumps([each.as_object() for each in found]))
         return
     for each in found:
         typer.echo(_line(each))
@@ -63,7 +63,7 @@ def show(
     folder = find_run(_runs(repo), run)
     summary = RunSummary.of(folder)
     if as_json:
-        typer.echo(json.dumps({**summary.details(), "journal": str(folder / JOURNAL)}, indent=1))
+        typer.echo(json.dumps({**summary.details(), "journal": str(folder / JOURNAL)}))
         return
     told = [_line(summary)]
     told += [summary.reason] if summary.reason else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from langchain_core.runnables import RunnableConfig
@@ -152,6 +153,7 @@ async def run_graph(
             context.journal.emit("notice", text=text)
         context.memory.begin_again()
         context.races.clear()
+        context = replace(context, first_plan=None)  # it may have been cancelled with its node
         return await _invoke(begin, context, None, resume=False)
 
 

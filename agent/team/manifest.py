@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 import agent
 from agent.core.backend_manager import Opened
 from agent.core.config import Settings
-from agent.core.errors import UsageError
+from agent.core.errors import UsageError, WorkspaceError
 from agent.core.workspace import Workspace
 from agent.team.runs import MANIFEST
 from agent.team.task_file import Task
@@ -95,11 +95,17 @@ class Manifest(BaseModel):
             ) from None
 
     def write(self, folder: Path) -> None:
-        """Write it into the folder of the run, in one step."""
+        """Write it into the folder of the run, in one step. Raises WorkspaceError."""
         text = self.model_dump_json(indent=1) + "\n"
         unnamed = folder / f".{MANIFEST}"
-        unnamed.write_text(text, encoding="utf-8")
-        unnamed.replace(folder / MANIFEST)
+        try:
+            unnamed.write_text(text, encoding="utf-8")
+            unnamed.replace(folder / MANIFEST)
+        except OSError as error:
+            raise WorkspaceError(
+                f"cannot write {folder / MANIFEST}: {error.strerror}",
+                fix="Make room or give the rights for it.",
+            ) from None
 
     def differences(self, other: Manifest) -> list[str]:
         """What the engine and the versions of `other` have that this one has not, a line each."""
