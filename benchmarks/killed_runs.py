@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/killed_runs.py [MOMENTS] [SEED]
 
-Kills `turbo run` with SIGKILL at MOMENTS (36) random moments between its start and the end of an
+Kills `turbo run` with SIGKILL at MOMENTS (48) random moments between its start and the end of an
 undisturbed one, which is measured first, and lets `turbo runs resume` go on; every third time that
 one is killed too, and a second one goes on. Each run is the demo's task in a fresh repository with
 staged, changed and stashed files, on the real server with the embedded model. Exit code 1 unless
@@ -206,7 +206,7 @@ def measure(moments: int, chance: random.Random) -> list[Ended]:
 
 def main() -> None:
     """Print a table and one line of JSON."""
-    moments = int(sys.argv[1]) if len(sys.argv) > 1 else 36
+    moments = int(sys.argv[1]) if len(sys.argv) > 1 else 48
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     ended = measure(moments, random.Random(seed))
     print(f"killed at {moments} random moments (seed {seed})")

@@ -24,6 +24,8 @@ from agent.team.state import Candidate, Comment, Plan, Review, Step, TeamState, 
 from agent.team.task_file import Task
 
 Graph = CompiledStateGraph[TeamState, TeamContext, TeamState, TeamState]
+_LOCKED_S = 1.0
+"""How long we wait for others who write; they need milliseconds."""
 _STATE_TYPES = (Task, Plan, Step, Candidate, Verified, Review, Comment)
 
 
@@ -60,7 +62,7 @@ async def _opened(path: Path, stack: AsyncExitStack) -> AsyncSqliteSaver:
     serializer = JsonPlusSerializer(
         allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in _STATE_TYPES]
     )
-    connection = await stack.enter_async_context(aiosqlite.connect(path))
+    connection = await stack.enter_async_context(aiosqlite.connect(path, timeout=_LOCKED_S))
     saver = AsyncSqliteSaver(connection, serde=serializer)
     await saver.setup()
     return saver
@@ -89,7 +91,8 @@ async def take_up(
     context.totals.started += len(candidates)
     for candidate in finished:
         _share(candidate, context)
-    return state, not saved.next
+    # `next` leaves out what is done but not yet part of a checkpoint, and is empty too early
+    return state, not saved.tasks
 
 
 def _result(result: object) -> list[Candidate]:

@@ -280,7 +280,7 @@ async def test_an_engine_that_failed_may_be_put_right(place: Place) -> None:
     assert (gone.last["status"], gone.last["resumable"]) == ("failed", True)
 
 
-@pytest.mark.parametrize("harm", ["corrupt", "locked", "pruned", "torn"])
+@pytest.mark.parametrize("harm", ["corrupt", "late", "locked", "pruned", "torn"])
 async def test_what_is_kept_of_a_run_may_be_damaged(place: Place, harm: str) -> None:
     database = place.state / "checkpoints.sqlite"
     async with scripted(place, kill_in="reviewer") as server:
@@ -288,6 +288,11 @@ async def test_what_is_kept_of_a_run_may_be_damaged(place: Place, harm: str) -> 
         lock = None
         if harm == "corrupt":
             database.write_bytes(b"no database at all" * 1000)
+        elif harm == "late":  # the last one was not written yet, but what led to it was
+            with sqlite3.connect(database) as writing:
+                newest = "SELECT max(checkpoint_id) FROM checkpoints"
+                writing.execute(f"DELETE FROM checkpoints WHERE checkpoint_id = ({newest})")
+            writing.close()
         elif harm == "pruned":
             git(place.repository, "prune", "--expire=now")
         elif harm == "torn":
