@@ -49,6 +49,12 @@ async def open_workspace(
         await workspace.close()
 
 
+async def clear_abandoned(repository: Path) -> None:
+    """Clear away the worktrees that killed runs left."""
+    async with open_workspace(repository, new_run_name()):
+        pass
+
+
 @contextmanager
 def held_run(folder: Path) -> Iterator[None]:
     """Keep other processes from the run in `folder`, as long as the block lasts and we live.

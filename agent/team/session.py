@@ -26,7 +26,7 @@ from agent.team.manifest import Manifest
 from agent.team.replay import Recording, Replay, find_run
 from agent.team.result import Ledger
 from agent.team.resuming import run_to_resume
-from agent.team.runs import JOURNAL
+from agent.team.runs import JOURNAL, clear_abandoned
 from agent.team.task_file import Task, find_tasks, parse_task, read_task, task_from_prose
 from agent.team.verification import split_command
 from agent.team.workflow import RunOptions, run_tasks
@@ -122,6 +122,7 @@ def run_resume(name: str | None, checkout: Path | None, journal: Journal, ledger
     repository = locate(checkout or Path.cwd())
     manifest = run_to_resume(state_folder(repository) / "runs", name)
     if manifest is None:
+        run_until_signal(clear_abandoned(repository))  # of a run that was killed after its end
         journal.emit("notice", text="Every run in this repository is over: nothing to resume.")
         return
     journal.emit("notice", text=f"Run {manifest.run} goes on, from {manifest.base[:12]}.")

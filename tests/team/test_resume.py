@@ -419,3 +419,25 @@ async def test_runs_are_listed_shown_discarded_and_cleaned(place: Place) -> None
     git(place.repository, "merge", "--quiet", branch)
     await run_turbo("runs", "clean", "--branches", cwd=place.repository)
     assert place.branches() == ["main"]
+
+
+async def test_a_run_killed_after_its_end_leaves_nothing_once_that_is_asked(
+    place: Place, tmp_path: Path
+) -> None:
+    program = tmp_path / "bin" / "git"
+    program.parent.mkdir()
+    real = shutil.which("git")
+    text = (
+        f'#!/bin/sh\ncase "$*" in *worktree*remove*) kill -9 $PPID; exit;; esac\nexec {real} "$@"\n'
+    )
+    program.write_text(text)
+    program.chmod(0o755)
+    usual, place.path = place.path, f"{program.parent}{os.pathsep}{place.path}"
+    async with scripted(place) as server:
+        seen = await place.run_killed(server)
+        assert seen[-1]["status"] == "accepted"
+        assert place.left_over() != []
+        place.path = usual
+        ended = await place.turbo(server, "runs", "resume")
+        assert (ended.exit_code, "nothing to resume" in ended.err) == (0, True)
+    assert place.left_over() == []
