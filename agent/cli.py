@@ -7,15 +7,16 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 import agent
-from agent import bench_cli, doctor_cli, models_cli, prefixes_cli, server_cli, tune_cli
+from agent import bench_cli, doctor_cli, models_cli, prefixes_cli, runs_cli, server_cli, tune_cli
 from agent.core.errors import TurboError, UsageError
+from agent.in_session import Reported, in_session
 
 if TYPE_CHECKING:
     from agent.core.journal import Journal
@@ -32,17 +33,10 @@ app = typer.Typer(
 app.add_typer(models_cli.app, name="models")
 app.add_typer(prefixes_cli.app, name="prefixes")
 app.add_typer(server_cli.app, name="server")
+app.add_typer(runs_cli.app, name="runs")
 app.command()(doctor_cli.doctor)
 app.command()(bench_cli.bench)
 app.command()(tune_cli.tune)
-
-
-class _Reported(SystemExit):
-    """The end of a run that has told its outcome itself."""
-
-    def __init__(self, exit_code: int) -> None:
-        super().__init__(exit_code)
-        self.exit_code = exit_code
 
 
 @app.callback(invoke_without_command=True)
@@ -109,7 +103,7 @@ def run(
         run_session(invocation, journal, ledger)
         return reporter.end_session(ledger)
 
-    _in_session(work, as_json=as_json, verbose=verbose, quiet=quiet)
+    in_session(work, as_json=as_json, verbose=verbose, quiet=quiet)
 
 
 @app.command()
@@ -132,41 +126,7 @@ def replay(
         compared = run_replay(run, repo, journal, ledger)
         return reporter.end_replay(ledger, compared)
 
-    _in_session(work, as_json=as_json, verbose=verbose, quiet=quiet)
-
-
-def _in_session(
-    work: Callable[[Reporter, Journal, Ledger], int], *, as_json: bool, verbose: bool, quiet: bool
-) -> None:
-    """Do `work`, which returns the exit code, and tell its outcome however it ends."""
-    from agent.core.signals import Interrupted, raise_interrupted
-
-    with raise_interrupted():
-        from agent.core.journal import Journal
-        from agent.core.shortage import shortage
-        from agent.team.report import Reporter
-        from agent.team.result import Ledger
-
-        ledger = Ledger()
-        with Reporter.for_terminal(as_json=as_json, verbose=verbose, quiet=quiet) as reporter:
-            try:
-                code = work(reporter, Journal((reporter.on_event,)), ledger)
-            except TurboError as error:
-                code = reporter.end_failed(error, ledger)
-            except Interrupted as stopped:
-                code = reporter.end_interrupted(ledger, stopped.exit_code)
-            except KeyboardInterrupt:  # a second Ctrl-C
-                code = reporter.end_interrupted(ledger)
-            except OSError as error:
-                lacking = shortage(error, Path.cwd())
-                if lacking is None:
-                    reporter.end_in_bug(error, ledger)
-                    raise
-                code = reporter.end_failed(lacking, ledger)
-            except BaseException as bug:
-                reporter.end_in_bug(bug, ledger)
-                raise
-    raise _Reported(code)
+    in_session(work, as_json=as_json, verbose=verbose, quiet=quiet)
 
 
 @app.command()
@@ -196,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _exit_code(words: list[str]) -> int:
     try:
         app(args=words, prog_name="turbo")
-    except _Reported as end:
+    except Reported as end:
         return end.exit_code
     except SystemExit as end:
         code = _cause_of(end) or (end.code if isinstance(end.code, int) else 1)
@@ -216,7 +176,8 @@ def _exit_code(words: list[str]) -> int:
         code = error.exit_code
     else:
         code = 0
-    if code and words[:1] in (["run"], ["replay"]) and "--json" in words:
+    session = words[:1] in (["run"], ["replay"]) or words[:2] == ["runs", "resume"]
+    if code and session and "--json" in words:
         _close_events(code)
     return code
 

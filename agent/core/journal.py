@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from agent.core.errors import WorkspaceError
+from agent.core.json_lines import cut_half_line
 from agent.core.shortage import FULL_FIX
 
 Listener = Callable[[str, Mapping[str, Any]], None]
@@ -24,9 +25,13 @@ class Journal:
         self._file: IO[str] | None = None
 
     def open(self, path: Path) -> None:
-        """Append to `path` from now on; folders are made. Raises WorkspaceError."""
+        """Append to `path` from now on; folders are made. Raises WorkspaceError.
+
+        A last line that was cut when its writer was killed goes away.
+        """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            cut_half_line(path)
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
             raise WorkspaceError(

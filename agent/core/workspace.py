@@ -207,6 +207,41 @@ class Workspace:
         await self._run("update-ref", f"refs/heads/{branch}", final, "0" * 40)
         return final
 
+    async def has_commit(self, commit: str) -> bool:
+        """True when git still has that commit, which no branch need name, and its files."""
+        try:
+            await self._run("cat-file", "-e", f"{commit}^{{tree}}")
+        except GitError:
+            return False
+        return True
+
+    async def published(self, branch: str, trailer: str) -> str | None:
+        """The commit since the base on a local `branch` that has `trailer` in its message, or
+        None."""
+        since = f"{self.base}..refs/heads/{branch}"
+        try:
+            return (
+                await self._run("log", "-1", "--format=%H", "-F", f"--grep={trailer}", since)
+                or None
+            )
+        except GitError:  # there is no such branch
+            return None
+
+    async def branches(self, prefix: str) -> dict[str, bool]:
+        """Local branches whose names begin with `prefix`; whether the checkout's last commit has
+        all of each."""
+
+        async def listed(*which: str) -> list[str]:
+            names = ("--format=%(refname:lstrip=2)", *which, f"refs/heads/{prefix}")
+            return (await self._run("for-each-ref", *names)).splitlines()
+
+        merged = await listed("--merged=HEAD")
+        return {name: name in merged for name in await listed()}
+
+    async def delete_merged(self, branch: str) -> None:
+        """Delete a local branch that is merged. Raises GitError when it is not, or checked out."""
+        await self._run("branch", "--delete", "--quiet", branch)
+
     async def fast_forward(self, commit: str) -> str:
         """Move the user's current branch to `commit` and return its name.
 

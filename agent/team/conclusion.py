@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from agent.core.errors import EngineError, WorkspaceError
+from agent.core.journal import Journal
+from agent.core.workspace import Workspace
 from agent.team.candidates import best_so_far
 from agent.team.context import TeamContext, Totals
 from agent.team.preparation import fixed_tokens
@@ -31,6 +33,10 @@ class Record:
     result: RunResult
     totals: Totals = field(default_factory=Totals)
     begin: float = field(default_factory=time.monotonic)
+
+    def begun(self, *, resumed: bool, resumable: bool) -> None:
+        """Note that it has a folder, and from where it came."""
+        self.result = replace(self.result, resumed=resumed, resumable=resumable)
 
     def end(self, status: Status, exit_code: int, reason: str = "") -> None:
         """Note how it ended, without forgetting what it came to."""
@@ -84,21 +90,45 @@ async def conclude(
         await to_its_end(_publish(task, chosen, context, record, apply=apply))
 
 
+async def conclude_published(
+    task: Task, workspace: Workspace, journal: Journal, record: Record, *, apply: bool
+) -> bool:
+    """Whether the run was killed after its commit was on its branch: then it is accepted."""
+    branch = _branch(task, workspace.run)
+    commit = await workspace.published(branch, run_trailer(workspace.run))
+    if commit is None:
+        return False
+    await to_its_end(_deliver(branch, commit, workspace, journal, record, apply=apply))
+    return True
+
+
 async def _publish(
     task: Task, chosen: Candidate, context: TeamContext, record: Record, *, apply: bool
 ) -> None:
     assert chosen.commit is not None  # noqa: S101 - a green candidate has a commit
-    run = context.workspace.run
-    branch = f"turbo/{task.slug}-{run}"
-    commit = await context.workspace.publish(
-        chosen.commit, branch=branch, message=commit_message(task, run)
+    workspace = context.workspace
+    branch = _branch(task, workspace.run)
+    commit = await workspace.publish(
+        chosen.commit, branch=branch, message=commit_message(task, workspace.run)
     )
+    await _deliver(branch, commit, workspace, context.journal, record, apply=apply)
+
+
+async def _deliver(
+    branch: str,
+    commit: str,
+    workspace: Workspace,
+    journal: Journal,
+    record: Record,
+    *,
+    apply: bool,
+) -> None:
     record.result = replace(record.result, branch=branch, commit=commit)
     record.end("accepted", 0)
-    context.journal.emit("committed", branch=branch, commit=commit)
+    journal.emit("committed", branch=branch, commit=commit)
     if apply:
         try:
-            moved = await context.workspace.fast_forward(commit)
+            moved = await workspace.fast_forward(commit)
         except WorkspaceError as error:
             record.end("accepted", 1, str(error))
         else:
@@ -117,7 +147,16 @@ async def to_its_end(work: Coroutine[Any, Any, Answer]) -> Answer:
 
 def commit_message(task: Task, run: str) -> str:
     """Title, prose, and trailers that name the task and the run."""
-    return f"{task.title}\n\n{task.body}\n\n{task_trailer(task)}\n{_RUN_TRAILER}: {run}\n"
+    return f"{task.title}\n\n{task.body}\n\n{task_trailer(task)}\n{run_trailer(run)}\n"
+
+
+def run_trailer(run: str) -> str:
+    """The line by which the commit of a run is recognised."""
+    return f"{_RUN_TRAILER}: {run}"
+
+
+def _branch(task: Task, run: str) -> str:
+    return f"turbo/{task.slug}-{run}"
 
 
 def task_trailer(task: Task) -> str:

@@ -8,17 +8,18 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from agent.core.backend_manager import Backend, OnProgress, Progress, Reply, Request, Usage
 from agent.core.config import Settings
 from agent.core.journal import Journal
-from agent.core.json_answer import UnfitAnswer
+from agent.core.json_answer import UnfitAnswer, constrained, parse_answer
 from agent.core.prompts import Prompt, PromptBook
 from agent.core.sandbox import Sandbox
 from agent.core.workspace import Workspace
+from agent.team.memory import Memory
 from agent.team.state import Plan, Review, Verified
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -134,6 +135,8 @@ class TeamContext:
     sandbox: Sandbox
     """Confines test, lint and format commands."""
     totals: Totals = field(default_factory=Totals)
+    memory: Memory = field(default_factory=Memory)
+    """What an earlier process of this run was answered already."""
     races: dict[int, Race] = field(default_factory=dict)
     first_plan: asyncio.Task[Plan] | None = None
     """The run's first plan, where it was asked for before the graph was there to do so."""
@@ -152,9 +155,14 @@ class TeamContext:
 
     async def ask(self, request: Request, *, role: str, candidate: int | None = None) -> Reply:
         """The model's answer as text. Raises a BackendError."""
+        known = self.memory.reply(request)
+        if known is not None:
+            self._tell_known(request, known, role, candidate)
+            return known
         with self.totals.request() as meter:
             reply = await self.backend.complete(request, self._progress(meter, role, candidate))
             meter.end(reply.usage)
+        self.memory.keep_reply(request, reply)
         self._account(request, reply, role, candidate)
         return reply
 
@@ -165,31 +173,33 @@ class TeamContext:
 
     async def ask_json(self, request: Request, answer: type[Answer], *, role: str) -> Answer:
         """The model's answer in the form of `answer`. Raises a BackendError."""
+        asked = constrained(request, answer)
+        known = self.memory.reply(asked)
+        if known is not None:
+            self._tell_known(request, known, role, None)
+            return parse_answer(known, answer)
         with self.totals.request() as meter:
             progress = self._progress(meter, role, None)
             try:
                 value, reply = await self.backend.complete_json(request, answer, progress)
             except UnfitAnswer as error:
                 meter.end(error.usage)
+                self.memory.keep_unfit(asked, error)
                 raise
             meter.end(reply.usage)
+        self.memory.keep_reply(asked, reply)
         self._account(request, reply, role, None)
         return value
 
     def _account(self, request: Request, reply: Reply, role: str, candidate: int | None) -> None:
         self.totals.note_rate(reply)
-        self.journal.emit(
-            "answered",
-            role=role,
-            candidate=candidate,
-            seed=reply.seed,
-            slot=reply.slot,
-            prompt=_digest(request.prompt.system + request.prompt.user),
-            answer=_digest(reply.text),
-            tokens=asdict(reply.usage),
-        )
+        told = _told(request, reply, role, candidate)
+        self.journal.emit("answered", **told, slot=reply.slot, tokens=asdict(reply.usage))
         if reply.miss is not None:
             self.journal.emit("cache_miss", role=role, **asdict(reply.miss))
+
+    def _tell_known(self, request: Request, reply: Reply, role: str, candidate: int | None) -> None:
+        self.journal.emit("remembered", **_told(request, reply, role, candidate))
 
     def _progress(self, meter: Meter, role: str, candidate: int | None) -> OnProgress:
         def tell(progress: Progress) -> None:
@@ -206,6 +216,16 @@ class TeamContext:
             )
 
         return tell
+
+
+def _told(request: Request, reply: Reply, role: str, candidate: int | None) -> dict[str, Any]:
+    return {
+        "role": role,
+        "candidate": candidate,
+        "seed": reply.seed,
+        "prompt": _digest(request.prompt.system + request.prompt.user),
+        "answer": _digest(reply.text),
+    }
 
 
 def _digest(text: str) -> str:

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
-import aiosqlite
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
-from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Checkpointer, Send
 from langsmith import tracing_context
 
 from agent.team.candidates import NO_ANSWER, attempt, best_so_far
+from agent.team.checkpoints import Graph, checkpoints, take_up
 from agent.team.context import TeamContext
 from agent.team.planner import make_plan
-from agent.team.state import (
-    Attempt,
-    Candidate,
-    Comment,
-    Plan,
-    Review,
-    Step,
-    TeamState,
-    Verified,
-)
+from agent.team.state import Attempt, Candidate, Review, TeamState
 from agent.team.task_file import Task
 
+__all__ = ["build_graph", "checkpoints", "run_graph"]
+
 Team = Runtime[TeamContext]
-_STATE_TYPES = (Task, Plan, Step, Candidate, Verified, Review, Comment)
 
 
 async def plan(state: TeamState, runtime: Team) -> TeamState:
@@ -139,42 +130,57 @@ def why_given_up(candidates: Sequence[Candidate], verdict: Review | None, rounds
     return f"No candidate passed the tests {times}: {said}"
 
 
-@asynccontextmanager
-async def checkpoints(path: Path) -> AsyncIterator[AsyncSqliteSaver]:
-    """The checkpoint database at `path`. It restores only the types of our own state."""
-    serializer = JsonPlusSerializer(
-        allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in _STATE_TYPES]
-    )
-    async with aiosqlite.connect(path) as connection:
-        yield AsyncSqliteSaver(connection, serde=serializer)
-
-
 async def run_graph(
     task: Task,
     test_command: tuple[str, ...] | None,
     context: TeamContext,
-    checkpointer: Checkpointer,
+    saver: AsyncSqliteSaver | None,
+    *,
+    resume: bool = False,
 ) -> TeamState:
     """Run one task through the graph; the last state. Raises what nodes do not mend.
 
+    With `resume` it goes on from the checkpoint that an earlier process of the run left. One that
+    cannot be kept ends nothing: the steps are done again without, with the answers that are there.
     Tracing stays off whatever the environment says: it would send prompts to a server of others.
     """
-    graph = build_graph(
-        context.candidates, dry_run=context.settings.dry_run, checkpointer=checkpointer
-    )
+    begin: TeamState = {"task": task, "test_command": test_command, "candidates": []}
     with tracing_context(enabled=False):
-        state: Any = await graph.ainvoke(
-            {"task": task, "test_command": test_command, "candidates": []},
-            {"configurable": {"thread_id": context.workspace.run}, "recursion_limit": 200},
-            context=context,
-        )
-    last: TeamState = state
-    return last
+        try:
+            return await _invoke(begin, context, saver, resume=resume)
+        except sqlite3.Error as error:
+            text = f"Checkpoints cannot be kept ({error}): the steps are done again without."
+            context.journal.emit("notice", text=text)
+        context.memory.begin_again()
+        context.races.clear()
+        context = replace(context, first_plan=None)  # it may have been cancelled with its node
+        return await _invoke(begin, context, None, resume=False)
+
+
+async def _invoke(
+    begin: TeamState, context: TeamContext, saver: AsyncSqliteSaver | None, *, resume: bool
+) -> TeamState:
+    graph = build_graph(context.candidates, dry_run=context.settings.dry_run, checkpointer=saver)
+    config: RunnableConfig = {
+        "configurable": {"thread_id": context.workspace.run},
+        "recursion_limit": 200,
+    }
+    given: TeamState | None = begin
+    if resume and saver is not None:
+        left = await take_up(graph, saver, config, context)
+        if left is not None:
+            state, over = left
+            if over:
+                return state
+            given = None  # langgraph's word for: go on
+    last: Any = await graph.ainvoke(given, config, context=context)
+    reached: TeamState = last
+    return reached
 
 
 def build_graph(
     candidates: int, *, dry_run: bool = False, checkpointer: Checkpointer = None
-) -> CompiledStateGraph[TeamState, TeamContext, TeamState, TeamState]:
+) -> Graph:
     """The compiled graph for a number of candidates per round.
 
     Finished candidates are checkpointed one by one: a resumed run does not pay for them again.

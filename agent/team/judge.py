@@ -42,7 +42,7 @@ async def verify_once(
     known = race.verified.get(diff)
     if known is not None:
         return await asyncio.shield(known)
-    known = asyncio.ensure_future(_test(worktree, command, context))
+    known = asyncio.ensure_future(_test(diff, worktree, command, context))
     race.verified[diff] = known
     try:
         return await known
@@ -52,7 +52,12 @@ async def verify_once(
         raise
 
 
-async def _test(worktree: Path, command: Sequence[str], context: TeamContext) -> Verified:
+async def _test(
+    diff: str, worktree: Path, command: Sequence[str], context: TeamContext
+) -> Verified:
+    kept = context.memory.tests(diff, command)
+    if kept is not None:
+        return kept
     async with context.test_slots:
         report = await run_tests(
             command,
@@ -62,7 +67,7 @@ async def _test(worktree: Path, command: Sequence[str], context: TeamContext) ->
             sandbox=context.sandbox,
         )
     limit = context.settings.turbo_evidence_tokens
-    return Verified(
+    result = Verified(
         command=report.command,
         exit_code=report.exit_code,
         failures=report.failures,
@@ -71,3 +76,5 @@ async def _test(worktree: Path, command: Sequence[str], context: TeamContext) ->
         evidence="" if report.green else report.evidence(limit),
         duration_s=round(report.duration_s, 3),
     )
+    context.memory.keep_tests(diff, command, result)
+    return result

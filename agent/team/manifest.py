@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 import agent
 from agent.core.backend_manager import Opened
 from agent.core.config import Settings
-from agent.core.errors import UsageError
+from agent.core.errors import UsageError, WorkspaceError
 from agent.core.http_errors import without_password
 from agent.core.workspace import Workspace
 from agent.team.runs import MANIFEST
@@ -34,37 +34,49 @@ class Manifest(BaseModel):
     settings: dict[str, Any]
     """All but keys, tokens and passwords in addresses, as JSON values."""
     engine: dict[str, Any]
-    """Backend, slots, context, and for a server of ours its build, argv and model digest."""
+    """Backend, slots, context, and for a server of ours its build, argv and model digest. Empty
+    until the server is ready."""
     versions: dict[str, str]
     replay_of: str = ""
     """The run that this one repeated, if any."""
+    apply: bool = False
+    """Whether an accepted commit is applied to the current branch."""
+    resumable: bool = True
+    """Whether it may go on when it was killed: its repository stays."""
 
     @classmethod
     def of(
         cls,
         task: Task,
         settings: Settings,
-        opened: Opened,
         workspace: Workspace,
         *,
         replay_of: str = "",
+        apply: bool = False,
+        resumable: bool = True,
     ) -> Manifest:
         """The manifest of a run that is about to begin."""
-        backend = opened.backend
-        served = {"backend": backend.name, "slots": backend.slots, "context": backend.context}
         return cls(
             run=workspace.run,
             replay_of=replay_of,
+            apply=apply,
+            resumable=resumable and not replay_of,
             base=workspace.base,
             task=task,
             settings=_kept(settings),
-            engine=served | dict(opened.engine),
+            engine={},
             versions={
                 "turbo": agent.__version__,
                 "python": platform.python_version(),
                 "system": _system(),
             },
         )
+
+    def on(self, opened: Opened) -> Manifest:
+        """The same with the engine that is ready."""
+        backend = opened.backend
+        served = {"backend": backend.name, "slots": backend.slots, "context": backend.context}
+        return self.model_copy(update={"engine": served | dict(opened.engine)})
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -75,18 +87,26 @@ class Manifest(BaseModel):
         except OSError as error:
             raise UsageError(
                 f"{path} cannot be read: {error.strerror}",
-                fix="A run that ended before its server was ready has none; choose another.",
+                fix="A run that was killed as it began has none; choose another.",
             ) from None
         except ValidationError as error:
             raise UsageError(
                 f"{path} is no manifest of this version: {error.errors()[0]['msg']}",
-                fix="Replay the run with the version that wrote it.",
+                fix=f"Use the version that wrote it, or type: turbo runs discard {folder.name}",
             ) from None
 
     def write(self, folder: Path) -> None:
-        """Write it into the folder of the run."""
+        """Write it into the folder of the run, in one step. Raises WorkspaceError."""
         text = self.model_dump_json(indent=1) + "\n"
-        (folder / MANIFEST).write_text(text, encoding="utf-8")
+        unnamed = folder / f".{MANIFEST}"
+        try:
+            unnamed.write_text(text, encoding="utf-8")
+            unnamed.replace(folder / MANIFEST)
+        except OSError as error:
+            raise WorkspaceError(
+                f"cannot write {folder / MANIFEST}: {error.strerror}",
+                fix="Make room or give the rights for it.",
+            ) from None
 
     def differences(self, other: Manifest) -> list[str]:
         """What the engine and the versions of `other` have that this one has not, a line each."""

@@ -16,6 +16,7 @@ from agent.core.prompts import PromptBook
 from agent.core.sandbox import Sandbox
 from agent.core.workspace import Workspace
 from agent.team.context import TeamContext, Totals
+from agent.team.memory import Memory
 from agent.team.repo_context import relevant_files, view_repository
 from agent.team.task_file import Task, check_paths
 from agent.team.verification import detect_test_command, split_command
@@ -58,6 +59,7 @@ async def prepare(
     workspace: Workspace,
     totals: Totals,
     sandbox: Sandbox,
+    memory: Memory,
 ) -> TeamContext:
     """Everything that the nodes need."""
     files = await workspace.files()
@@ -84,6 +86,7 @@ async def prepare(
         test_slots=asyncio.Semaphore(read_hardware().physical_cores),
         totals=totals,
         sandbox=sandbox,
+        memory=memory,
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.core.errors import UsageError
+from agent.core.json_lines import read_objects
 from agent.team.runs import MANIFEST
 
 _SHOWN = 5
@@ -63,28 +64,35 @@ class Recording:
     def on_event(self, event: str, data: Mapping[str, Any]) -> None:
         """Listener of a journal."""
         if event == "answered":
-            branch = (data["role"], data["candidate"])
-            self._counts[branch] += 1
-            self.answers.append(
-                Answered(
-                    *branch, self._counts[branch], data["seed"], data["prompt"], data["answer"]
-                )
-            )
+            self._answered(data)
+        elif event == "remembered":  # it was asked before the run was killed
+            self._remembered(data)
         elif event == "candidate_verified" and data["status"] == "cancelled":
             self.cancelled.add(data["candidate"])
         elif event == "run_finished":
             self.broken_off = data["status"] == "interrupted"
 
+    def _answered(self, data: Mapping[str, Any]) -> None:
+        branch = (data["role"], data["candidate"])
+        self._counts[branch] += 1
+        number = self._counts[branch]
+        self.answers.append(Answered(*branch, number, data["seed"], data["prompt"], data["answer"]))
+
+    def _remembered(self, data: Mapping[str, Any]) -> None:
+        """The answer of a process that was killed, which may have died before it told of it."""
+        of = (data["role"], data["candidate"])
+        told = ((x.branch, x.seed, x.prompt) for x in self.answers)
+        if (of, data["seed"], data["prompt"]) not in told:
+            self._answered(data)
+
     @classmethod
     def of_journal(cls, path: Path) -> Recording:
-        """The recording of a run that is over. Raises UsageError."""
-        recording = cls()
+        """The recording of a run that does not go on any more. Raises UsageError."""
+        recording = cls(broken_off=True)  # as long as no end is told
         try:
-            with path.open(encoding="utf-8") as lines:
-                for line in lines:
-                    data = json.loads(line)
-                    recording.on_event(data["event"], data)
-        except (OSError, ValueError, KeyError) as error:
+            for data in read_objects(path):
+                recording.on_event(data["event"], data)
+        except (OSError, KeyError) as error:
             raise UsageError(
                 f"{path} cannot be read: {error}", fix="Choose another run to replay."
             ) from None
@@ -178,7 +186,7 @@ class Replay:
 
 def find_run(runs: Path, name: str) -> Path:
     """The folder of the run of that name, of the only one that begins with it, or for ``last`` of
-    the newest one that is no replay and has a manifest.
+    the newest one that is no replay and had a server.
 
     Raises UsageError that lists the newest ones."""
     known = sorted(path for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
@@ -196,9 +204,10 @@ def find_run(runs: Path, name: str) -> Path:
 
 
 def _is_original(folder: Path) -> bool:
-    """Whether it has a manifest and is no replay itself."""
+    """Whether its server was ready and it is no replay itself."""
     try:
-        return not json.loads((folder / MANIFEST).read_bytes()).get("replay_of")
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        return bool(manifest.get("engine")) and not manifest.get("replay_of")
     except (OSError, ValueError, AttributeError):
         return False
 

@@ -238,4 +238,8 @@ def describe_outcome(result: RunResult) -> list[str]:
         fixed = ", ".join(f"{role} {count}" for role, count in result.fixed_tokens.items())
         lines.append(f"fixed prompt tokens: {fixed}")
     lines.append(f"wall: {result.wall_s:.1f} s")
+    if result.resumed:
+        lines.append("resumed: tokens and time are those since then")
+    if result.resumable:
+        lines.append(f"unfinished: turbo runs resume {result.run} goes on with it")
     return lines

@@ -46,6 +46,10 @@ class RunResult:
     """Prompt tokens per second, as measured; 0 when unknown."""
     restarts: int = 0
     """Times that the server died or hung and was started again."""
+    resumed: bool = False
+    """An earlier process of this run was killed or interrupted; what is counted here came after."""
+    resumable: bool = False
+    """It did not come to its end, and ``turbo runs resume`` goes on with it."""
     wall_s: float = 0.0
     fixed_tokens: dict[str, int] = field(default_factory=dict)
     """Tokens of each role's fixed text, the system prompt included."""
@@ -70,6 +74,8 @@ class RunResult:
                 "expected_cached": self.usage.expected_cached,
                 "predicted": self.usage.predicted,
             },
+            "resumed": self.resumed,
+            "resumable": self.resumable,
             "wall_s": round(self.wall_s, 3),
         }
 

@@ -26,7 +26,8 @@ from agent.core.workspace import create_repository, locate, state_folder
 from agent.team.manifest import Manifest
 from agent.team.replay import Recording, Replay, find_run
 from agent.team.result import Ledger
-from agent.team.runs import JOURNAL
+from agent.team.resuming import run_to_resume
+from agent.team.runs import JOURNAL, clear_abandoned
 from agent.team.task_file import Task, find_tasks, parse_task, read_task, task_from_prose
 from agent.team.verification import split_command
 from agent.team.workflow import RunOptions, run_tasks
@@ -114,6 +115,23 @@ def run_replay(name: str, checkout: Path | None, journal: Journal, ledger: Ledge
     return replay
 
 
+def run_resume(name: str | None, checkout: Path | None, journal: Journal, ledger: Ledger) -> None:
+    """Go on with a run that was killed or interrupted, by default the newest; see `resuming`.
+
+    Raises TurboError, or Interrupted when a signal ended it.
+    """
+    repository = locate(checkout or Path.cwd())
+    manifest = run_to_resume(state_folder(repository) / "runs", name)
+    if manifest is None:
+        run_until_signal(clear_abandoned(repository))  # of a run that was killed after its end
+        journal.emit("notice", text="Every run in this repository is over: nothing to resume.")
+        return
+    journal.emit("notice", text=f"Run {manifest.run} goes on, from {manifest.base[:12]}.")
+    settings = _settings_of(manifest, repository)
+    options = RunOptions(apply=manifest.apply, base=manifest.base, resume=manifest.run)
+    run_until_signal(run_tasks([manifest.task], repository, settings, journal, options, ledger))
+
+
 def _settings_of(manifest: Manifest, repository: Path) -> Settings:
     """The settings of a run, with the keys and passwords of today: no manifest
     holds them."""
@@ -128,7 +146,7 @@ def _settings_of(manifest: Manifest, repository: Path) -> Settings:
         raise UsageError(
             f"The manifest of {manifest.run} has settings that this version does not know: "
             f"{error.errors()[0]['loc'][0]}",
-            fix="Replay the run with the version that wrote it.",
+            fix="Use the version that wrote it.",
         ) from None
 
 
@@ -143,7 +161,9 @@ def _run(
     for line in (*given_way, *filter(None, [why_elsewhere()])):
         journal.emit("notice", text=line)
     tasks = [_with_test(task, invocation.test) for task in _load(invocation, repository, sources)]
-    options = RunOptions(apply=invocation.apply, skip_done=invocation.all_tasks)
+    options = RunOptions(
+        apply=invocation.apply, skip_done=invocation.all_tasks, lasting=not invocation.is_demo
+    )
     run_until_signal(run_tasks(tasks, repository, settings, journal, options, ledger))
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.core.backend_manager import Opened, get_backend
 from agent.core.config import Settings
@@ -26,13 +26,22 @@ from agent.core.sandbox import Sandbox
 from agent.core.sandbox_choice import choose_sandbox
 from agent.core.shortage import shortage
 from agent.core.workspace import Workspace
-from agent.team.conclusion import Record, conclude, task_trailer
+from agent.team.conclusion import Record, conclude, conclude_published, task_trailer
 from agent.team.load import watch_load
 from agent.team.manifest import Manifest
+from agent.team.memory import Memory
 from agent.team.planner import plan_ahead
 from agent.team.preparation import check_tasks, find_test_command, prepare
 from agent.team.result import INTERRUPTED, Ledger, RunResult
-from agent.team.runs import JOURNAL, new_run_name, open_workspace, tidy_up
+from agent.team.runs import (
+    ANSWERS,
+    CHECKPOINTS,
+    JOURNAL,
+    held_run,
+    new_run_name,
+    open_workspace,
+    tidy_up,
+)
 from agent.team.task_file import Task
 
 if TYPE_CHECKING:
@@ -53,6 +62,10 @@ class RunOptions:
     """Put an accepted commit on a branch of its own."""
     replay_of: str = ""
     """The run that is run again, if any."""
+    resume: str = ""
+    """The run that goes on, if any; `base` is its own then."""
+    lasting: bool = True
+    """The repository stays, so that a run that is killed can go on."""
 
 
 class Engine:
@@ -142,7 +155,7 @@ async def run_tasks(
     """
     async with open_workspace(repository, new_run_name(), base=options.base) as workspace:
         waiting = await _not_done_yet(tasks, workspace)
-        told = not (options.skip_done or options.replay_of)
+        told = not (options.skip_done or options.replay_of or options.resume)
         for done in (task for task in tasks if told and task not in waiting):
             text = f"{done.source}: a commit on a local branch did this already; it runs again."
             journal.emit("notice", text=text)
@@ -172,51 +185,36 @@ async def run_tasks(
 
 async def run_task(task: Task, session: Session) -> RunResult:
     """Run one task to its end. Failures become a result; bugs and cancellation propagate."""
-    run, journal, settings = new_run_name(), session.journal, session.settings
+    options, journal, settings = session.options, session.journal, session.settings
+    run = options.resume or new_run_name()
     record = Record(RunResult(status="failed", exit_code=1, task=task.title, run=run))
     restarts_before = session.engine.restarts
+    over = False
     async with AsyncExitStack() as stack:
         try:
             workspace = await stack.enter_async_context(
-                open_workspace(session.repository, run, base=session.options.base)
+                open_workspace(session.repository, run, base=options.base)
             )
             folder = workspace.state_dir / "runs" / run
+            stack.enter_context(held_run(folder))
             journal.open(folder / JOURNAL)
             stack.callback(journal.close)
-            journal.emit("run_started", **_start_of(task, workspace))
-            opened = await session.engine.ready()
-            Manifest.of(
-                task, settings, opened, workspace, replay_of=session.options.replay_of
-            ).write(folder)
-            load = await stack.enter_async_context(watch_load(opened.backend, journal))
-            context = await prepare(
+            manifest = Manifest.of(
                 task,
                 settings,
-                journal,
-                opened.backend,
                 workspace,
-                record.totals,
-                session.sandbox,
+                replay_of=options.replay_of,
+                apply=options.apply,
+                resumable=options.lasting,
             )
-            if not session.engine.has_graph:  # a server that ran already would wait for it
-                context = await stack.enter_async_context(plan_ahead(task, context))
-            command = await find_test_command(task, context)
-            graph = await session.engine.graph()
-            saver = await stack.enter_async_context(
-                graph.checkpoints(workspace.state_dir / "checkpoints.sqlite")
-            )
-            state = await graph.run_graph(task, command, context, saver)
-            await load.look()
-            record.totals.busy_slots = load.busy_slots
-            await conclude(
-                task,
-                state,
-                context,
-                record,
-                publish=session.options.publish,
-                apply=session.options.apply,
-            )
-            await tidy_up(run, workspace.state_dir / "runs", saver)
+            manifest.write(folder)
+            record.begun(resumed=bool(options.resume), resumable=manifest.resumable)
+            journal.emit("run_started", **_start_of(task, workspace, options))
+            if not options.resume or not await conclude_published(
+                task, workspace, journal, record, apply=options.apply
+            ):
+                await _carry_out(task, session, workspace, manifest, record, stack)
+            over = True
         except TurboError as error:
             record.end("failed", error.exit_code, str(error))
         except asyncio.CancelledError:
@@ -230,23 +228,65 @@ async def run_task(task: Task, session: Session) -> RunResult:
             record.end("failed", lacking.exit_code, str(lacking))
         finally:
             restarts = session.engine.restarts - restarts_before
-            result = replace(record.measured(), restarts=restarts)
+            resumable = record.result.resumable and not over
+            result = replace(record.measured(), restarts=restarts, resumable=resumable)
             journal.emit("run_finished", **result.event())
             session.ledger.enter(result)
+        if over:  # only now: a run that is killed before its end was told needs what is forgotten
+            graph = await session.engine.graph()
+            async with graph.checkpoints(workspace.state_dir / CHECKPOINTS) as saver:
+                await tidy_up(run, folder.parent, saver)
     return result
+
+
+async def _carry_out(
+    task: Task,
+    session: Session,
+    workspace: Workspace,
+    manifest: Manifest,
+    record: Record,
+    stack: AsyncExitStack,
+) -> None:
+    """From a server that is ready to the conclusion. What is opened lives as long as the run."""
+    options, journal = session.options, session.journal
+    folder = workspace.state_dir / "runs" / workspace.run
+    opened = await session.engine.ready()
+    manifest.on(opened).write(folder)
+    load = await stack.enter_async_context(watch_load(opened.backend, journal))
+    context = await prepare(
+        task,
+        session.settings,
+        journal,
+        opened.backend,
+        workspace,
+        record.totals,
+        session.sandbox,
+        Memory.at(folder / ANSWERS),
+    )
+    if not (options.resume or session.engine.has_graph):
+        # a server that ran already would wait for it; a run that goes on may have its plan
+        context = await stack.enter_async_context(plan_ahead(task, context))
+    command = await find_test_command(task, context)
+    graph = await session.engine.graph()
+    async with graph.checkpoints(workspace.state_dir / CHECKPOINTS, journal) as saver:
+        state = await graph.run_graph(task, command, context, saver, resume=bool(options.resume))
+    await load.look()
+    record.totals.busy_slots = load.busy_slots
+    await conclude(task, state, context, record, publish=options.publish, apply=options.apply)
 
 
 async def _not_done_yet(tasks: Sequence[Task], workspace: Workspace) -> list[Task]:
     return [task for task in tasks if not await workspace.has_commit_mentioning(task_trailer(task))]
 
 
-def _start_of(task: Task, workspace: Workspace) -> dict[str, str]:
+def _start_of(task: Task, workspace: Workspace, options: RunOptions) -> dict[str, Any]:
     return {
         "run": workspace.run,
         "task": task.title,
         "source": task.source,
         "repository": str(workspace.root),
         "base": workspace.base,
+        "resumed": bool(options.resume),
     }
 
 
