@@ -528,14 +528,14 @@ def test_saved_prefixes_are_listed_and_removed(
     assert "0 prefixes" in said(capsys, "prefixes", "list")[1]
 
 
-PLAN = f"exec {sys.executable} -m agent server plan"
+SHOW = f"exec {sys.executable} -m agent server plan"
 
 
 @pytest.mark.parametrize(
     ("script", "code", "said"),
     [
-        (f"{PLAN} >/dev/full", 2, "cannot write standard output"),
-        (f"set -o pipefail; ({PLAN} --json) | true", 141, ""),
+        (f"{SHOW} >/dev/full", 2, "cannot write standard output"),
+        (f"set -o pipefail; ({SHOW} --json) | true", 141, ""),
         (
             "LC_ALL=POSIX PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 "
             f"exec {sys.executable} -m agent run --task x --repo /\u65e5\u672c",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -313,6 +314,6 @@ def test_a_cache_that_cannot_be_used_is_told(
     assert f"{tmp_path / 'file'}" in check.found
     assert "cannot be written" in check.found
     assert "XDG_CACHE_HOME" in check.fix
-    (tmp_path / "tmp").rmdir()
+    shutil.rmtree(tmp_path / "tmp")
     (tmp_path / "tmp").write_text("")
     assert doctor_machine.check_cache().state == "failure"
