@@ -2,6 +2,6 @@
 
 import sys
 
-from agent.cli import main
+from agent.cli import console
 
-sys.exit(main())
+sys.exit(console())

@@ -137,6 +137,17 @@ def graph() -> None:
     typer.echo(build_graph(4).get_graph().draw_mermaid())
 
 
+def console(arguments: Sequence[str] | None = None) -> int:
+    """`main` for a process that ends with it: a thread that was blocked when a signal came, in a
+    read that never returns, does not keep it alive."""
+    code = main(arguments)
+    if code >= 128:
+        from agent.core.signals import leave_blocked_threads
+
+        leave_blocked_threads(code)
+    return code
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code. Expected failures print no traceback.
 
@@ -145,12 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     _print_whatever_there_is()
-    code = _exit_code(words)
-    if code >= 128:
-        from agent.core.signals import leave_blocked_threads
-
-        leave_blocked_threads(code)
-    return code
+    return _exit_code(words)
 
 
 def _exit_code(words: list[str]) -> int:

@@ -291,6 +291,6 @@ def _start_of(task: Task, workspace: Workspace, options: RunOptions) -> dict[str
 
 
 if __name__ == "__main__":
-    from agent.cli import main
+    from agent.cli import console
 
-    sys.exit(main(["run", *sys.argv[1:]]))
+    sys.exit(console(["run", *sys.argv[1:]]))
