@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
+
+_CHUNK = 65_536
 
 
 def read_objects(path: Path) -> list[dict[str, Any]]:
@@ -27,8 +30,19 @@ def read_objects(path: Path) -> list[dict[str, Any]]:
 def cut_half_line(path: Path) -> None:
     """Cut off a last line without an end, if there is a file at all. Raises OSError."""
     try:
-        data = path.read_bytes()
+        if not stat.S_ISREG(path.stat().st_mode):
+            return  # a device may be read without end
+        with path.open("r+b") as file:
+            end = position = file.seek(0, os.SEEK_END)
+            while position:
+                begin = max(0, position - _CHUNK)
+                file.seek(begin)
+                newline = file.read(position - begin).rfind(b"\n")
+                if newline >= 0:
+                    position = begin + newline + 1
+                    break
+                position = begin
+            if position < end:
+                file.truncate(position)
     except FileNotFoundError:
         return
-    if data and not data.endswith(b"\n"):
-        os.truncate(path, data.rfind(b"\n") + 1)
