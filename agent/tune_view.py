@@ -12,7 +12,7 @@ from rich.table import Table
 
 from agent.core.terminal import printable
 from agent.measure.configuration import Configuration
-from agent.measure.tune_report import HEAD, cells, not_tried, rows_of
+from agent.measure.tune_report import HEAD, HOW, cells, not_tried, rows_of
 from agent.measure.tuning import Sample, Tuning
 
 _WIDTH_OF_A_PIPE = 140
@@ -83,6 +83,7 @@ def show(tuning: Tuning, console: Console) -> None:
         style = "bold green" if won else "dim" if row.rates is None else None
         table.add_row(*cells(row), style=style)
     console.print(table)
+    console.print(HOW, soft_wrap=True)
     show_not_tried(not_tried(tuning), console)
     console.print(
         f"Measured in {tuning.took_s:.0f} s; others took {tuning.others:.1f} cores meanwhile."

@@ -124,6 +124,10 @@ def test_the_winner_is_stored_and_used_until_something_changes(
     assert found["winner"] == {"llamacpp_flash_attention": "off"}
     assert found["gain"] > 1.03
     assert found["took_s"] < 12
+    rows = {row["label"]: row for row in found["rows"]}
+    shown_s = [rows[label]["workflow_s"] for label in ("default", "flash attention off")]
+    assert rows["flash attention off"]["times_as_fast"] == found["gain"]
+    assert shown_s[0] / shown_s[1] == pytest.approx(found["gain"])
     assert "LLAMACPP_THREADS stays as set" in found["not_tried"]["threads"]
     assert "flash attention off" in shown.err
     last = [x for x in found["samples"] if x["round"] == "last"]
