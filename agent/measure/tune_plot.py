@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
+from agent.core.config import let_matplotlib_keep
+from agent.core.folders import cache_folder
 from agent.measure.tune_report import rows_of, times_as_fast
 from agent.measure.tuning import Tuning
 
@@ -17,6 +19,7 @@ _WRAP = 36
 def draw(tuning: Tuning, title: str, path: Path) -> None:
     """Write a PNG: how many times as fast as the default each configuration is. A point per
     comparison shows how far they spread. Raises OSError."""
+    let_matplotlib_keep(cache_folder("matplotlib"))
     # Takes a second, which only this needs; without pyplot no window system is looked for.
     from matplotlib.figure import Figure  # noqa: PLC0415
 

@@ -128,7 +128,7 @@ def test_the_winner_is_stored_and_used_until_something_changes(
     shown_s = [rows[label]["workflow_s"] for label in ("default", "flash attention off")]
     assert rows["flash attention off"]["times_as_fast"] == found["gain"]
     assert shown_s[0] / shown_s[1] == pytest.approx(found["gain"])
-    assert "LLAMACPP_THREADS stays as set" in found["not_tried"]["threads"]
+    assert found["not_tried"]["threads"] == "LLAMACPP_THREADS stays as set"
     assert "flash attention off" in shown.err
     last = [x for x in found["samples"] if x["round"] == "last"]
     default, winner = last[0::2], last[1::2]
@@ -276,6 +276,13 @@ def test_a_dry_run_starts_nothing(capfd: Capture, monkeypatch: pytest.MonkeyPatc
     shown = json.loads(capfd.readouterr().out)
     assert {"llamacpp_flash_attention": "off"} in [x["settings"] for x in shown["variants"]]
     assert shown["left_out"]["slots"] == "LLAMACPP_PARALLEL stays as set"
+    assert shown["budget_s"] == 90
+    assert main(["tune", "--dry-run", "--budget", "30"]) == 0
+    told = capfd.readouterr().out
+    assert "model: " in told
+    assert "tiny-coder-q8_0.gguf" in told
+    assert "llama-server: " in told
+    assert "as far as 30 s go" in told
     assert not (cache_dir() / "tuning-logs").exists()
 
 
@@ -296,7 +303,7 @@ def test_strict_determinism_takes_no_stored_speculation(
 
 def test_ctrl_c_leaves_nothing(own_place: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "agent", "tune", "--budget", "60"],
+        [sys.executable, "-m", "agent", "tune", "--budget", "60", "--output", "new/report"],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -310,6 +317,7 @@ def test_ctrl_c_leaves_nothing(own_place: Path) -> None:
         told = process.stderr.read()
         assert process.wait(20) == 130
     assert "Interrupted; nothing is stored." in told
+    assert not (own_place / "new").exists()
     psutil.wait_procs(servers, timeout=5)
     assert not [server for server in servers if server.is_running()]
     assert not list((cache_dir() / "tuning").glob("*.json"))
