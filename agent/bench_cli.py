@@ -144,8 +144,8 @@ def _of_shape(
     )
 
     wish = wish_of(name, layers)
-    find_binary(settings, cache=cache_folder("binaries"))  # before gigabytes are written
     _say(wish.title)
+    find_binary(settings, cache=cache_folder("binaries"))  # before gigabytes are written
     with ExitStack() as stack:
         with raise_interrupted():
             files = stack.enter_context(shape_files(wish, keep=keep, watch=_writing))

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -229,6 +230,32 @@ def test_a_large_shape_is_measured_by_layers(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(bench_shape, "_LARGE", 1 << 20)
     with pytest.raises(UsageError, match="Not even two layers"):
         wish_of("qwen2.5-coder-14b", None)
+
+
+def test_no_shape_is_written_for_a_server_that_does_not_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from agent.cli import main
+
+    monkeypatch.setenv("LLAMACPP_BINARY_PATH", "/bin/false")
+    assert main(["bench", "--shape", "qwen2.5-coder-0.5b", "--layers", "1,2"]) == 3
+    told = capsys.readouterr().err
+    assert "LLAMACPP_BINARY_PATH=/bin/false" in told
+    assert "extrapolated from 1 and 2 of 24 layers, files of 156 MB and 165 MB" in told
+    assert "writing" not in told
+
+
+def test_no_shape_is_begun_that_does_not_fit_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    wish = wish_of("qwen2.5-coder-0.5b", "1,2")
+    usage = shutil.disk_usage("/")._replace(free=200_000_000)
+    monkeypatch.setattr(bench_shape.shutil, "disk_usage", lambda _: usage)
+    wanted = r"take 321 MB, and .* has 200 MB of room\.[^.]*XDG_CACHE_HOME"
+    with (
+        pytest.raises(UsageError, match=wanted),
+        shape_files(wish, keep=False, watch=lambda _: pytest.fail("a file was begun")),
+    ):
+        pass
+    assert left_over() == []
 
 
 def test_a_kept_shape_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,6 +243,30 @@ async def test_servers_make_room_for_one_another(
     assert more_processes() == 0
 
 
+def test_the_plot_is_drawn_without_a_word_where_no_cache_can_be_written(own_place: Path) -> None:
+    temporary = own_place / "tmp"
+    temporary.mkdir()
+    nowhere = {"XDG_CACHE_HOME": "/proc/no", "XDG_CONFIG_HOME": "/proc/no", "HOME": "/proc/no"}
+    environment = os.environ | nowhere | {"TMPDIR": str(temporary)}
+    environment.pop("MPLCONFIGDIR", None)
+    drawing = (
+        "from pathlib import Path\n"
+        "from agent.measure.configuration import DEFAULT\n"
+        "from agent.measure.lengths import Rates\n"
+        "from agent.measure.tune_plot import draw\n"
+        "from agent.measure.tuning import Sample, Tuning\n"
+        "rates = Rates(prefill=1.0, single=1.0, together=1.0, slots=1)\n"
+        "sample = Sample(round='first', configuration=DEFAULT, rates=rates, seconds=1.0)\n"
+        "draw(Tuning(samples=[sample]), 'title', Path('plot.png'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", drawing], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert (own_place / "plot.png").exists()
+    assert not list(temporary.glob("matplotlib-*"))
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [("BACKEND", "ollama", "Ollama"), ("LLAMACPP_URL", "http://127.0.0.1:1", "LLAMACPP_URL")],
