@@ -7,33 +7,16 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from agent.bench_options import Places
     from agent.core.config import Settings
     from agent.measure.bench import Asked, Size
     from agent.measure.bench_report import Report
-
-_WIDTH_OF_A_PIPE = 160
-_BACKENDS = ("llamacpp", "ollama")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Wanted:
-    """Where the report goes besides the terminal."""
-
-    json: Path | None
-    markdown: Path | None
-    csv: Path | None
-
-    @property
-    def files(self) -> list[Path]:
-        """Those that are files."""
-        return [x for x in (self.json, self.markdown, self.csv) if x and str(x) != "-"]
 
 
 def bench(
@@ -55,7 +38,7 @@ def bench(
         str | None, typer.Option(help="Backends that do the same work in turn: llamacpp,ollama.")
     ] = None,
     task: Annotated[
-        Path | None, typer.Option(help="A task file to run whole, instead of the demo.")
+        str | None, typer.Option(help="A task file to run whole, instead of the demo.")
     ] = None,
     requests_only: Annotated[
         bool, typer.Option("--requests-only", help="No whole runs of a task.")
@@ -68,20 +51,25 @@ def bench(
     json: Annotated[
         Path | None, typer.Option(help="Write the figures as JSON; - is standard output.")
     ] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write a report as Markdown.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write every single value as CSV.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write a report as Markdown; - as above.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write every single value as CSV; - as above.")
+    ] = None,
 ) -> None:
     """Measure time to the first token, reading, writing, caching, memory and a whole run.
 
     Figures are medians of --repeat rounds with the least and the greatest value.
     """
+    from agent.bench_options import Places, backends_of, check_places, task_file_of, too_long
     from agent.core.config import load_settings
     from agent.core.determinism import with_tier
-    from agent.core.errors import UsageError
+    from agent.core.errors import ContextTooSmall, UsageError
     from agent.core.signals import Interrupted
     from agent.measure.bench import Asked, Size
 
-    wanted = _Wanted(json=json, markdown=markdown, csv=csv)
+    wanted = Places(json=json, markdown=markdown, csv=csv)
     if shape is not None and (model or compare or task):
         raise UsageError(
             "--shape measures a made-up model on llama.cpp, without --model, --compare and --task."
@@ -90,8 +78,9 @@ def bench(
         raise UsageError("--layers and --keep belong to --shape.")
     if task is not None and requests_only:
         raise UsageError("--task is what --requests-only leaves out; give one of them.")
-    sides = _sides(compare)
-    _check_writable(wanted.files)
+    sides = backends_of(compare)
+    task_file = task_file_of(task)
+    check_places(wanted)
     here = Path.cwd()
     repository = next((x for x in (here, *here.parents) if (x / ".git").exists()), None)
     overrides = {"llamacpp_model_path": model}
@@ -99,6 +88,9 @@ def bench(
     for line in given_way:
         _say(line)
     size = Size(repeat=repeat, prompt=prompt_tokens, answer=answer_tokens)
+    context = settings.llamacpp_context_size
+    if settings.backend == "llamacpp" and not settings.llamacpp_url and answer_tokens >= context:
+        raise too_long(answer_tokens, context, needed=answer_tokens + prompt_tokens)
     try:
         if shape is not None:
             report = _of_shape(settings, size, shape, layers, keep=keep)
@@ -107,9 +99,12 @@ def bench(
                 Asked(name=name, settings=settings.model_copy(update={"backend": name}))
                 for name in sides or [settings.backend]
             ]
-            report = _of_model(asked, size, task, whole_runs=not requests_only)
+            report = _of_model(asked, size, task_file, whole_runs=not requests_only)
     except Interrupted as stopped:
+        _say("Interrupted; nothing is reported.")
         raise typer.Exit(stopped.exit_code) from None
+    except ContextTooSmall as small:
+        raise too_long(answer_tokens, small.context, needed=small.prompt + small.answer) from None
     _write(report, wanted)
 
 
@@ -136,6 +131,8 @@ def _of_model(sides: Sequence[Asked], size: Size, task: Path | None, *, whole_ru
 def _of_shape(
     settings: Settings, size: Size, name: str, layers: str | None, *, keep: bool
 ) -> Report:
+    from agent.core.folders import cache_folder
+    from agent.core.llamacpp_binary import find_binary
     from agent.core.signals import raise_interrupted, run_until_signal
     from agent.measure.bench import Asked, run_bench
     from agent.measure.bench_report import Report, this_machine
@@ -148,6 +145,7 @@ def _of_shape(
 
     wish = wish_of(name, layers)
     _say(wish.title)
+    find_binary(settings, cache=cache_folder("binaries"))  # before gigabytes are written
     with ExitStack() as stack:
         with raise_interrupted():
             files = stack.enter_context(shape_files(wish, keep=keep, watch=_writing))
@@ -189,81 +187,46 @@ def _writing(name: str) -> Callable[[int, int], None]:
     return show
 
 
-def _sides(compare: str | None) -> list[str]:
-    """The backends of --compare, none when it is not given. Raises UsageError."""
-    import difflib
-
+def _write(report: Report, wanted: Places) -> None:
     from agent.core.errors import UsageError
 
-    if compare is None:
-        return []
-    names = [name.strip().lower() for name in compare.split(",")]
-    for name in names:
-        if name not in _BACKENDS:
-            near = difflib.get_close_matches(name, _BACKENDS, n=1)
-            raise UsageError(
-                f"--compare: {name or 'nothing'} is no backend.",
-                fix=f"Did you mean {near[0]}?" if near else f"There are {', '.join(_BACKENDS)}.",
-            )
-    if len(set(names)) < max(2, len(names)):
-        raise UsageError(
-            "--compare takes two different backends.", fix="As in --compare llamacpp,ollama"
-        )
-    return names
-
-
-def _check_writable(files: Sequence[Path]) -> None:
-    """Raise UsageError when one of them could not be written at the end."""
-    from agent.core.errors import UsageError
-
-    for path in files:
-        there = path.exists()
-        try:
-            with path.open("a", encoding="utf-8"):
-                pass
-            if not there:
-                path.unlink()
-        except OSError as error:
-            raise UsageError(
-                f"{path} cannot be written: {error.strerror or error}",
-                fix="Name a file in a folder that exists and is yours.",
-            ) from None
-
-
-def _write(report: Report, wanted: _Wanted) -> None:
-    if str(wanted.json) == "-":
-        typer.echo(report.json(), nl=False)
-    else:
+    if not wanted.on_output:
         _show(report)
     for path, text in (
         (wanted.json, report.json),
         (wanted.markdown, report.markdown),
         (wanted.csv, report.csv),
     ):
-        if path is not None and str(path) != "-":
-            path.write_text(text(), encoding="utf-8")
+        if path in wanted.on_output:
+            typer.echo(text(), nl=False)
+        elif path is not None:
+            try:
+                path.write_text(text(), encoding="utf-8")
+            except OSError as error:
+                raise UsageError(
+                    f"{path} cannot be written: {error.strerror or error}",
+                    fix="Make room there, or name another file.",
+                ) from None
 
 
 def _show(report: Report) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from agent.core.tables import table_console
     from agent.core.terminal import printable
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, markup=False, emoji=False, width=_WIDTH_OF_A_PIPE)
-    for line in ([report.title] if report.title else []) + report.facts():
-        console.print(printable(line))
-    console.print()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for number, head in enumerate(report.heads):
         table.add_column(head, justify="left" if number < 2 else "right")
     for row in report.rows():
         table.add_row(*map(printable, row))
-    console.print(table)
-    for note in report.bench.notes:
-        console.print(printable(f"\n{note}"))
+    with table_console() as console:
+        for line in ([report.title] if report.title else []) + report.facts():
+            console.print(printable(line))
+        console.print()
+        console.print(table)
+        for note in report.bench.notes:
+            console.print(printable(f"\n{note}"))
 
 
 def _say(line: str) -> None:

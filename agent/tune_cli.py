@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,7 +60,7 @@ def tune(
     elif forget:
         work.forget()
     elif dry_run:
-        work.dry_run()
+        work.dry_run(budget)
     else:
         work.measure(budget, began, output)
 
@@ -114,18 +115,22 @@ class _Work:
         else:
             typer.echo("Forgotten: the defaults hold again." if done else "Nothing was stored.")
 
-    def dry_run(self) -> None:
+    def dry_run(self, budget: int) -> None:
         """What would be measured."""
+        from agent.core.terminal import printable
         from agent.tune_view import show_not_tried
 
-        space = self._space()
+        space, facts = self._space(), self._facts()
         if self.as_json:
             variants = [{"label": x.label, "settings": x.values} for x in space.variants]
-            typer.echo(json.dumps({"variants": variants, "left_out": dict(space.left_out)}))
+            told = {"budget_s": budget, "variants": variants, "left_out": dict(space.left_out)}
+            typer.echo(json.dumps(facts | told))
             return
-        self.human.print("Against the default, as far as the budget goes:")
+        for name, fact in facts.items():
+            self.human.print(f"{name}: {printable(fact)}", soft_wrap=True)
+        self.human.print(f"Against the default, as far as {budget} s go:")
         for each in space.variants:
-            self.human.print(f"  {each.label}")
+            self.human.print(f"  {each.label}", soft_wrap=True)
         show_not_tried(space.left_out, self.human)
 
     def measure(self, budget: int, began: float, output: Path | None) -> None:
@@ -135,14 +140,14 @@ class _Work:
         from agent.core.folders import cache_folder
         from agent.core.signals import Interrupted, run_until_signal
         from agent.measure.tune import tune as search
-        from agent.tune_view import Progress
+        from agent.tune_view import Progress, busy
         from agent.tune_view import show as show_table
 
         report = output or self.folder / f"{self.prepared.basis.model.stem}-report"
-        _make(report)
+        made = _make(report)
         spent = time.monotonic() - began
         with Progress(budget) as progress:
-            for note in (*self.prepared.notes, *self._memory_notes(), *self.notes, *_busy()):
+            for note in (*self.prepared.notes, *self._memory_notes(), *self.notes, *busy()):
                 progress.say(note)
             searching = search(
                 self.settings,
@@ -155,8 +160,12 @@ class _Work:
                 tuning = run_until_signal(searching)
             except Interrupted as stopped:
                 progress.say("Interrupted; nothing is stored.")
+                _remove_empty(made)
                 raise typer.Exit(stopped.exit_code) from None
-        show_table(tuning, self.human)
+            except BaseException:
+                _remove_empty(made)
+                raise
+        show_table(tuning, err=self.as_json)
         files = self._write(tuning, report)
         kept = self._keep(tuning)
         self.human.print(kept, soft_wrap=True)
@@ -206,15 +215,11 @@ class _Work:
             return "The default is used from now on; what was stored is removed."
         return "Nothing is stored."
 
-    def _write(self, tuning: Tuning, folder: Path) -> list[Path]:
-        """The report."""
-        from agent.core.errors import UsageError
-        from agent.measure.tune_plot import draw
-        from agent.measure.tune_report import as_markdown, as_object
-
+    def _facts(self) -> dict[str, str]:
+        """What is measured, and where."""
         basis = self.prepared.basis
         hardware = basis.hardware
-        facts = {
+        return {
             "model": f"{basis.info.name} ({basis.model.name})",
             "llama-server": f"{basis.binary.version} {basis.binary.commit}".strip(),
             "machine": ", ".join(
@@ -222,6 +227,14 @@ class _Work:
                 + [device.description for device in hardware.devices]
             ),
         }
+
+    def _write(self, tuning: Tuning, folder: Path) -> list[Path]:
+        """The report."""
+        from agent.core.errors import UsageError
+        from agent.measure.tune_plot import draw
+        from agent.measure.tune_report import as_markdown, as_object
+
+        facts = self._facts()
         files = [folder / f"tune.{ending}" for ending in ("md", "json", "png")]
         try:
             files[0].write_text(as_markdown(tuning, facts), encoding="utf-8")
@@ -238,16 +251,26 @@ class _Work:
         return files
 
 
-def _make(folder: Path) -> None:
+def _make(folder: Path) -> list[Path]:
+    """Make the folder and those that it is in; what was not there before, the innermost first.
+    Raises UsageError."""
     from agent.core.errors import UsageError
 
     try:
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
             f"The folder {folder} cannot be made: {error.strerror or error}",
             fix="Choose another one with --output.",
         ) from None
+    return made
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with contextlib.suppress(OSError):  # somebody has put something there
+        for folder in folders:
+            folder.rmdir()
 
 
 def _refuse_other_servers(settings: Settings) -> None:
@@ -263,24 +286,3 @@ def _refuse_other_servers(settings: Settings) -> None:
             "LLAMACPP_URL is set: whoever started that server chose its flags.",
             fix="Unset LLAMACPP_URL to tune a server of our own.",
         )
-
-
-def _busy() -> list[str]:
-    """Why the figures may be off: who else uses the machine."""
-    import psutil
-
-    from agent.core.daemon_record import daemon_lives
-
-    lines = []
-    if daemon_lives():
-        lines.append(
-            "A daemon runs here. It disturbs the measurement when it is used meanwhile, and takes "
-            "new flags only after turbo server restart."
-        )
-    cores = psutil.cpu_count() or 1
-    taken = psutil.cpu_percent(interval=0.3) / 100 * cores
-    if taken > cores / 10:
-        lines.append(
-            f"Others take {taken:.1f} of {cores} cores at the moment; figures will be off."
-        )
-    return lines

@@ -6,24 +6,22 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 
+import psutil
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
+from agent.core.daemon_record import daemon_lives
+from agent.core.tables import table_console
 from agent.core.terminal import printable
 from agent.measure.configuration import Configuration
-from agent.measure.tune_report import HEAD, cells, not_tried, rows_of
+from agent.measure.tune_report import HEAD, HOW, cells, not_tried, rows_of
 from agent.measure.tuning import Sample, Tuning
-
-_WIDTH_OF_A_PIPE = 140
 
 
 def console_for(*, err: bool) -> Console:
-    """A console that prints what it is given, also into a pipe."""
-    console = Console(stderr=err, highlight=False, markup=False, emoji=False)
-    if console.is_terminal:
-        return console
-    return Console(stderr=err, highlight=False, markup=False, emoji=False, width=_WIDTH_OF_A_PIPE)
+    """A console for lines."""
+    return Console(stderr=err, highlight=False, markup=False, emoji=False)
 
 
 class Progress:
@@ -72,8 +70,8 @@ class Progress:
             )
 
 
-def show(tuning: Tuning, console: Console) -> None:
-    """The table and the outcome."""
+def show(tuning: Tuning, *, err: bool) -> None:
+    """The table and the outcome, on standard output or standard error."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for number, name in enumerate(HEAD):
         justify = "right" if 0 < number < len(HEAD) - 1 else "left"
@@ -82,15 +80,34 @@ def show(tuning: Tuning, console: Console) -> None:
         won = tuning.improved and row.configuration == tuning.winner
         style = "bold green" if won else "dim" if row.rates is None else None
         table.add_row(*cells(row), style=style)
-    console.print(table)
-    show_not_tried(not_tried(tuning), console)
-    console.print(
-        f"Measured in {tuning.took_s:.0f} s; others took {tuning.others:.1f} cores meanwhile."
-    )
-    console.print(tuning.why, soft_wrap=True)
+    with table_console(err=err) as console:
+        console.print(table)
+        console.print(HOW, soft_wrap=True)
+        show_not_tried(not_tried(tuning), console)
+        console.print(
+            f"Measured in {tuning.took_s:.0f} s; others took {tuning.others:.1f} cores meanwhile."
+        )
+        console.print(tuning.why, soft_wrap=True)
 
 
 def show_not_tried(reasons: Mapping[str, str], console: Console) -> None:
     """What is not tried, and why."""
     for name, why in reasons.items():
         console.print(f"{name}: not tried, {why}", soft_wrap=True)
+
+
+def busy() -> list[str]:
+    """Why the figures may be off: who else uses the machine."""
+    lines = []
+    if daemon_lives():
+        lines.append(
+            "A daemon runs here. It disturbs the measurement when it is used meanwhile, and takes "
+            "new flags only after turbo server restart."
+        )
+    cores = psutil.cpu_count() or 1
+    taken = psutil.cpu_percent(interval=0.3) / 100 * cores
+    if taken > cores / 10:
+        lines.append(
+            f"Others take {taken:.1f} of {cores} cores at the moment; figures will be off."
+        )
+    return lines

@@ -388,6 +388,13 @@ def quiet_hub_library() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
+def let_matplotlib_keep(folder: Path) -> None:
+    """Let matplotlib keep what it finds out about fonts in `folder`, unless the user has named one:
+    where its own folders cannot be written it complains, and makes one that stays in the temporary
+    folder. To be called before it is imported."""
+    os.environ.setdefault("MPLCONFIGDIR", str(folder))
+
+
 def cache_dir() -> Path:
     """Where models, probes, prefixes and server logs live (platform cache directory)."""
     return platformdirs.user_cache_path(_NAME)

@@ -1,4 +1,4 @@
-"""Tables on standard output: as wide as the terminal, and unbroken in a file or a pipe."""
+"""Tables on standard output or error: as wide as the terminal, and unbroken in a file or a pipe."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ _UNBROKEN = 100_000
 
 
 @contextmanager
-def table_console() -> Iterator[Console]:
-    """A console for standard output; what a file or a pipe gets is written at the end."""
-    console = Console(highlight=False, markup=False, emoji=False)
+def table_console(*, err: bool = False) -> Iterator[Console]:
+    """A console for standard output, or for standard error; what a file or a pipe gets is written
+    at the end."""
+    console = Console(stderr=err, highlight=False, markup=False, emoji=False)
     if console.is_terminal:
         yield console
         return
     console = Console(highlight=False, markup=False, emoji=False, width=_UNBROKEN)
     with console.capture() as captured:
         yield console
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
-    sys.stdout.flush()
+    stream = sys.stderr if err else sys.stdout
+    stream.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    stream.flush()

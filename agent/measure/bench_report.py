@@ -159,7 +159,7 @@ class Report:
         cells = [_shown(side.figures.get(measure.key)) for side in self.bench.sides]
         if self.bench.sides[1:]:
             gain = self._gain(measure)
-            cells.append(f"{gain.median:.2f} x better" if gain else "")
+            cells.append(_compared(gain.median) if gain else "")
         return cells
 
     def _gain(self, measure: Measure) -> Spread | None:
@@ -195,6 +195,14 @@ def _shown(spread: Spread | None) -> str:
         return "not measured"
     median, low, high = (_number(x) for x in (spread.median, spread.low, spread.high))
     return median if len(spread.values) == 1 else f"{median} ({low} to {high})"
+
+
+def _compared(gain: float) -> str:
+    """How much better the first side is, in words; `gain` is how many times."""
+    if 0.995 <= gain < 1.005:
+        return "the same"
+    times, word = (gain, "better") if gain > 1 else (1 / gain, "worse")
+    return f"{_number(times)} x {word}"
 
 
 def _number(value: float) -> str:

@@ -8,6 +8,8 @@ layers are alike, so that every one of them adds the same, and the rest follows 
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from pathlib import Path
 from agent.core.errors import UsageError
 from agent.core.folders import cache_folder, private_folder
 from agent.core.hardware import read_hardware
+from agent.core.shortage import is_full
 from agent.measure.bench import Bench, Measured
 from agent.measure.bench_figures import BY_KEY, of_whole
 from agent.measure.model_shapes import SHAPES, Shape
@@ -31,6 +34,7 @@ to write, and its prompts take minutes to read on a small machine."""
 _COUNTS = ((16, 32), (12, 24), (8, 16), (4, 8), (2, 4), (1, 2))
 """Pairs of layer counts that Q4_K_M mixes like the whole, half of the layers more precise."""
 
+_ROOM_FIX = "Free room on that disk, or set XDG_CACHE_HOME to a folder on another."
 _FAR = 4
 """Times the layers that were measured: beyond that their noise outweighs what they tell."""
 
@@ -58,11 +62,16 @@ class ShapeWish:
     def title(self) -> str:
         """One line."""
         shape = self.shape
+        sizes = " and ".join(f"{self.bytes_of(x) / 1e6:,.0f} MB" for x in self.layers)
+        files = f"a file of {sizes}" if self.whole else f"{self.words}, files of {sizes}"
         return (
             f"Shape of {shape.name}, {self.quantisation.upper()}, random weights: "
-            f"{shape.parameters / 1e6:,.0f} million parameters, {shape.layers} layers, a file of "
-            f"{file_bytes(shape, self.quantisation) / 1e6:,.0f} MB"
+            f"{shape.parameters / 1e6:,.0f} million parameters, {shape.layers} layers; {files}"
         )
+
+    def bytes_of(self, layers: int) -> int:
+        """Size of the file with so many layers."""
+        return file_bytes(replace(self.shape, layers=layers), self.quantisation)
 
     @property
     def words(self) -> str:
@@ -75,8 +84,9 @@ class ShapeWish:
 
 def wish_of(name: str, layers: str | None) -> ShapeWish:
     """What ``--shape NAME[:QUANT]`` and ``--layers`` ask for. Raises UsageError."""
-    wanted, _, quantisation = name.lower().partition(":")
-    quantisation = quantisation or _DEFAULT_QUANTISATION
+    wanted, colon, quantisation = name.lower().partition(":")
+    if not colon:
+        quantisation = _DEFAULT_QUANTISATION
     shape = SHAPES[_known(wanted, "shape", list(SHAPES))]
     quantisation = _known(quantisation, "quantisation of a shape", list(QUANTISATIONS))
     if layers is not None:
@@ -111,8 +121,11 @@ def shape_files(wish: ShapeWish, *, keep: bool, watch: Watch) -> Iterator[list[P
     kept = cache_folder("shapes")
     with private_folder(kept) as private:
         files = []
-        for layers in wish.layers:
-            name = f"{wish.shape.name}-{wish.quantisation}-{layers}-layers.gguf"
+        named = {x: f"{wish.shape.name}-{wish.quantisation}-{x}-layers.gguf" for x in wish.layers}
+        _refuse_too_large(
+            kept, sum(wish.bytes_of(x) for x in named if not (kept / named[x]).exists())
+        )
+        for layers, name in named.items():
             path = kept / name
             if not path.exists():
                 path = path if keep else private / name
@@ -125,12 +138,20 @@ def shape_files(wish: ShapeWish, *, keep: bool, watch: Watch) -> Iterator[list[P
                         watch=watch(name),
                     )
                 except OSError as error:
-                    raise UsageError(
-                        f"{path} cannot be written: {error.strerror or error}",
-                        fix="Free room on that disk, or set XDG_CACHE_HOME to a folder on another.",
-                    ) from None
+                    why = os.strerror(errno.ENOSPC) if is_full(kept) else error.strerror or error
+                    raise UsageError(f"{path} cannot be written: {why}", fix=_ROOM_FIX) from None
             files.append(path)
         yield files
+
+
+def _refuse_too_large(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UsageError(
+            f"The files of this shape take {needed / 1e6:,.0f} MB, and {folder} has "
+            f"{free / 1e6:,.0f} MB of room.",
+            fix=f"{_ROOM_FIX} Fewer --layers or a smaller quantisation take less.",
+        )
 
 
 def bench_of_whole(bench: Bench, wish: ShapeWish) -> Bench:
@@ -189,7 +210,12 @@ def _counts(text: str, shape: Shape) -> tuple[int, ...]:
         return (shape.layers,)
     parts = [part.strip() for part in text.split(",")]
     counts = [int(part) for part in parts if part.isdigit()]
-    if len(parts) != 2 or len(counts) != 2 or not 1 <= counts[0] < counts[1] <= shape.layers:
+    if len(parts) == len(counts) == 2 and max(counts) > shape.layers:
+        raise UsageError(
+            f"--layers: {text} is too many; {shape.name} has {shape.layers} layers.",
+            fix=f"Give two numbers of at most {shape.layers}, the smaller one first, or all.",
+        )
+    if len(parts) != 2 or len(counts) != 2 or not 1 <= counts[0] < counts[1]:
         raise UsageError(
             f"--layers: {text} is neither all nor two numbers, the smaller one first.",
             fix=f"{shape.name} has {shape.layers} layers: --layers 4,8 extrapolates from these.",

@@ -94,7 +94,7 @@ def space_of(basis: Basis, candidates: int) -> Space:
     for name, fields, values in ordered:
         held = [x.upper() for x in map("llamacpp_{}".format, fields) if basis.choices.is_set(x)]
         if held:
-            left_out[name] = f"{' and '.join(held)} stays as set"
+            left_out[name] = f"{' and '.join(held)} {'stays' if len(held) == 1 else 'stay'} as set"
             continue
         found = list(values)
         variants += found

@@ -18,7 +18,10 @@ from agent.measure.traffic import encode
 from agent.measure.tuning import Sample, Tuning, Watch
 
 _PART = 120
-"""One part in so many of the budget is what a short measurement gives to each rate."""
+"""One part in so many of the budget, less the start-ups, is what a short measurement gives to each
+rate."""
+_LEAST = 0.5
+"""Of the budget for measuring, however long start-ups take."""
 _TOO_SLOW = 3
 """Times as long as the default: no gain elsewhere makes up for that."""
 _TELLING = 24
@@ -56,9 +59,11 @@ class Sampler:
         """Of the prompt on which all are measured."""
         return len(self._prompt.ids)
 
-    async def begin(self, candidates: int) -> None:
+    async def begin(self, candidates: int, servers: int) -> None:
         """Find out how fast the default is and how long measurements may be, for a workflow with
-        so many candidates; and measure the default. Raises an EngineError."""
+        so many candidates and so many servers to be started; and measure the default.
+
+        Raises an EngineError."""
         opened = await self._opened(DEFAULT)
         self._tuning.description = opened.server.description
         async with AsyncExitStack() as stack:
@@ -70,7 +75,8 @@ class Sampler:
             self._mix = mix_of(stages, candidates)
             self._prompt = await copy_prompt(encoder, PROBE.prompt)
             rates, _ = await opened.measured.measure(self._prompt.ids, PROBE)
-            each_s = self._budget_s / _PART
+            measuring_s = self._budget_s - servers * self._start_s
+            each_s = max(self._budget_s * _LEAST, measuring_s) / _PART
             lengths = lengths_for(rates, each_s, served.context)
             self._prompt = await copy_prompt(encoder, lengths.prompt)
         self._tuning.lengths = replace(lengths, together=max(lengths.together, _TELLING))

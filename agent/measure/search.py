@@ -20,7 +20,7 @@ _LEAST_GAIN = 1.03
 _NEAR, _ALMOST = 0.9, 0.97
 """Slower than the first, a configuration is measured once; slower than the second, it does not
 reach the second round."""
-_COUNTS = 1.02
+COUNTS = 1.02
 """What is faster than that is put together with others."""
 _WON = 0.8
 """Part of the comparisons that a winner must win, so that noise hardly ever makes one."""
@@ -69,7 +69,7 @@ def second_round(variants: Sequence[Configuration], found: Gains) -> list[Config
             if respect not in best or found[each] > found[best[respect]]:
                 best[respect] = each
     winners = sorted(best.values(), key=lambda each: -found[each])
-    clear = [each for each in winners if found[each] > _COUNTS]
+    clear = [each for each in winners if found[each] > COUNTS]
     chosen = [_all(clear), _all(clear[:2]), *winners]
     return [x for x in dict.fromkeys(chosen) if x != DEFAULT][:_IN_SECOND_ROUND]
 
@@ -91,6 +91,8 @@ class Verdict:
 
     gain: float
     """How many times faster it is; the median of the pairs."""
+    ratios: tuple[float, ...]
+    """Of each pair."""
     holds: bool
     """It is worth being kept."""
     why: str
@@ -109,7 +111,7 @@ def verdict(configuration: Configuration, pairs: Sequence[tuple[float, float]]) 
         why = f"it was faster in only {won} of {len(found)} comparisons, which may be noise"
     else:
         why = f"{gain:.2f} times as fast, and faster in {won} of {len(found)} comparisons"
-    return Verdict(gain=gain, holds=gain >= least and enough, why=why)
+    return Verdict(gain=gain, ratios=tuple(found), holds=gain >= least and enough, why=why)
 
 
 def is_clear(pairs: Sequence[tuple[float, float]]) -> bool:

@@ -19,6 +19,7 @@ from agent.core.config import Settings
 from agent.measure.configuration import DEFAULT, Configuration, Space
 from agent.measure.sampler import Sampler
 from agent.measure.search import (
+    COUNTS,
     better_half,
     gains,
     is_clear,
@@ -75,18 +76,26 @@ class _Search:
         self._tuning = tuning
         self._sampler = sampler
         self._pairs: list[tuple[float, float]] = []
+        """Seconds of the default and of the finalist."""
+        self._finals = 0
 
     async def run(self, space: Space, candidates: int) -> None:
-        """Everything until the verdict."""
-        await self._sampler.begin(candidates)
-        variants = self._telling(space.variants)
-        await self._first_round(variants)
-        found = second_round(variants, gains(self._tuning.measured("first")))
-        finalist = await self._halve(found) if found else None
-        if finalist is None:
-            self._conclude_without()
-            return
-        await self._next_to_the_default(finalist)
+        """Everything until the verdict; what there was no time for follows when the finalist has
+        lost sooner than that was to be expected."""
+        await self._sampler.begin(candidates, len(space.variants))
+        waiting = self._telling(space.variants)
+        self._tuning.unmeasured.update(dict.fromkeys(waiting, _NO_TIME))
+        while True:
+            missed = await self._in_turn("first", waiting, every=True)
+            tried = [each for each in waiting if each not in missed]
+            finalist = self._best(tried) if missed else await self._halve(tried)
+            if finalist is not None:
+                await self._next_to_the_default(finalist)
+            elif not missed or not tried:
+                self._conclude_without()
+            if self._tuning.improved or not missed or not tried:
+                return
+            waiting = list(missed)
 
     def ran_out(self) -> None:
         """Conclude from what there is."""
@@ -122,35 +131,48 @@ class _Search:
                 chosen.append(each)
         return chosen
 
-    async def _first_round(self, variants: Sequence[Configuration]) -> None:
-        """Each variant once, and what that did not rule out once more."""
-        missed = await self._in_turn("first", variants)
-        self._tuning.unmeasured.update(dict.fromkeys(missed, _NO_TIME))
-        promising = worth_another_look(gains(self._tuning.measured("first")))
-        await self._in_turn("first", promising)
+    def _known(self, configurations: Sequence[Configuration]) -> dict[Configuration, float]:
+        """The gains of these in the first round."""
+        found = gains(self._tuning.measured("first"))
+        return {each: found[each] for each in configurations if each in found}
+
+    def _best(self, configurations: Sequence[Configuration]) -> Configuration | None:
+        """The one of these that is next to be measured beside the default; None when a single
+        measurement of each promises nothing."""
+        promising = {x: gain for x, gain in self._known(configurations).items() if gain > COUNTS}
+        return max(promising, key=lambda each: promising[each], default=None)
 
     async def _in_turn(
-        self, name: str, configurations: Sequence[Configuration]
+        self, name: str, configurations: Sequence[Configuration], *, every: bool = False
     ) -> Sequence[Configuration]:
         """Measure each once, the default between and after them; those for which there was no
-        time."""
+        time. Some is kept for the pairs; for a first look at `every` one only while one of them
+        promises a gain."""
         missed: Sequence[Configuration] = ()
+        if every and self._tuning.samples[-1].configuration != DEFAULT:
+            await self._sampler.sample(name, DEFAULT)
         for number, each in enumerate(configurations):
-            if not self._sampler.affords(each, more=2 * _PAIRS + 1):
+            keeps = not every or self._best(configurations) is not None
+            if not self._sampler.affords(each, more=2 * _PAIRS + 1 if keeps else 1):
                 missed = configurations[number:]
                 break
             await self._sampler.attempt(name, each)
+            self._tuning.unmeasured.pop(each, None)
             if number % 2 == 1:
                 await self._sampler.sample(name, DEFAULT)
         if self._tuning.samples[-1].configuration != DEFAULT:
             await self._sampler.sample(name, DEFAULT)
         return missed
 
-    async def _halve(self, configurations: Sequence[Configuration]) -> Configuration | None:
-        """The best of these after rounds in which the better half is measured again, and more often
-        than before; None when none of them is faster than the default."""
-        left, number = list(configurations), 2
-        known = gains(self._tuning.measured("first"))
+    async def _halve(self, variants: Sequence[Configuration]) -> Configuration | None:
+        """The best of these and what has won put together, after another look and rounds in which
+        the better half is measured again, and more often than before; None when none of them is
+        faster than the default."""
+        await self._in_turn("first", worth_another_look(self._known(variants)))
+        known = self._known(variants)
+        left, number = second_round(variants, known), 2
+        if not left:
+            return None
         while len(left) > 1 or left[0] not in known:
             name = f"round {number}"
             for _ in range(number):
@@ -166,14 +188,17 @@ class _Search:
 
     async def _next_to_the_default(self, finalist: Configuration) -> None:
         """Both in turn, as often as the budget allows."""
-        self._tuning.winner = finalist
+        self._finals += 1
+        name = "last" if self._finals == 1 else f"last, {self._finals}"
+        self._pairs = []
+        self._tuning.winner, self._tuning.verdict, self._tuning.why = finalist, None, ""
         while len(self._pairs) < _MOST_PAIRS:
             if len(self._pairs) >= _PAIRS and not self._sampler.affords(finalist, more=1):
                 break
             if len(self._pairs) > _PAIRS and is_clear(self._pairs):
                 break
-            await self._sampler.sample("last", DEFAULT)
-            await self._sampler.attempt("last", finalist)
+            await self._sampler.sample(name, DEFAULT)
+            await self._sampler.attempt(name, finalist)
             if reason := self._tuning.refused.get(finalist):
                 self._tuning.why = f"The default stays. {finalist.label}: {reason}."
                 return
@@ -182,8 +207,10 @@ class _Search:
         self._conclude()
 
     def _conclude_without(self) -> None:
-        """Nothing is worth being measured next to the default."""
+        """Nothing is worth being measured next to the default, or nothing more."""
         tuning = self._tuning
+        if tuning.why:
+            return
         tuning.finished = _NO_TIME not in tuning.unmeasured.values()
         if tuning.finished:
             tuning.why = "Nothing was faster than the default."

@@ -22,9 +22,9 @@ class Row:
     rates: Rates | None
     """Medians; None when it was not measured."""
     seconds: float | None
-    """Of the workflow; the median."""
+    """Of the workflow: the median of the default, and by `times_as_fast` what that is here."""
     times_as_fast: float | None
-    """As the default before and after it; the median of the last round that it was in."""
+    """As the default next to it; the median of the last round that it was in."""
     samples: int
     remark: str
 
@@ -39,6 +39,15 @@ def rows_of(tuning: Tuning) -> list[Row]:
         for each, why in tuning.refused.items()
         if each not in known
     ]
+
+
+def times_as_fast(tuning: Tuning, configuration: Configuration) -> list[float]:
+    """How many times as fast as the default next to it each measurement of the last round that it
+    was in was; of the finalist those that the verdict is about."""
+    name = next(x.round for x in reversed(tuning.samples) if x.configuration == configuration)
+    if configuration == tuning.winner and tuning.verdict is not None:
+        return list(tuning.verdict.ratios)
+    return ratios(tuning.measured(name)).get(configuration, [1.0])
 
 
 def not_tried(tuning: Tuning) -> dict[str, str]:
@@ -77,6 +86,12 @@ HEAD = (
 )
 
 
+HOW = (
+    "The machine is not equally fast all the time: times as fast is the median against the default "
+    "measured next to it, and workflow s what that makes of the default's median."
+)
+
+
 def cells(row: Row) -> list[str]:
     """The row as text, in the order of HEAD; a configuration without figures has its remark."""
     if row.rates is None or row.seconds is None:
@@ -107,6 +122,8 @@ def as_markdown(tuning: Tuning, facts: Mapping[str, str]) -> str:
         _line(["---", *["---:"] * 5, "---"]),
         *(_line(cells(row)) for row in rows_of(tuning)),
         "",
+        HOW,
+        "",
     ]
     lines += [f"- {name}: not tried, {why}" for name, why in not_tried(tuning).items()]
     return "\n".join(lines).rstrip() + "\n"
@@ -114,7 +131,8 @@ def as_markdown(tuning: Tuning, facts: Mapping[str, str]) -> str:
 
 def _row(tuning: Tuning, configuration: Configuration) -> Row:
     mine = [x for x in tuning.samples if x.configuration == configuration]
-    found = ratios(tuning.measured(mine[-1].round)).get(configuration)
+    default_s = statistics.median(x.seconds for x in tuning.samples if x.configuration == DEFAULT)
+    times = statistics.median(times_as_fast(tuning, configuration))
     return Row(
         configuration=configuration,
         rates=Rates(
@@ -123,8 +141,8 @@ def _row(tuning: Tuning, configuration: Configuration) -> Row:
             together=statistics.median(x.rates.together for x in mine),
             slots=mine[0].rates.slots,
         ),
-        seconds=statistics.median(x.seconds for x in mine),
-        times_as_fast=statistics.median(found) if found else 1.0,
+        seconds=default_s / times,
+        times_as_fast=times,
         samples=len(mine),
         remark=tuning.refused.get(configuration, ""),
     )

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -86,11 +87,12 @@ def a_free_port() -> int:
 
 async def test_the_embedded_model_is_measured_in_all_forms(tmp_path: Path) -> None:
     done = await turbo(
-        *("bench", *SMALL, "--json", "-"),
-        *("--markdown", str(tmp_path / "b.md"), "--csv", str(tmp_path / "b.csv")),
+        *("bench", *SMALL, "--csv", "-"),
+        *("--markdown", str(tmp_path / "b.md"), "--json", str(tmp_path / "b.json")),
     )
     assert done.code == 0, done.err
-    (side,) = done.data["sides"]
+    data = json.loads((tmp_path / "b.json").read_text())
+    (side,) = data["sides"]
     figures = {key: found["median"] for key, found in side["figures"].items()}
     assert figures.keys() == REQUESTS | {"run", "server_memory", "own_memory"}
     assert all(value > 0 for value in figures.values())
@@ -98,10 +100,9 @@ async def test_the_embedded_model_is_measured_in_all_forms(tmp_path: Path) -> No
     assert figures["candidates_cached"] < figures["candidates_uncached"]
     assert side["model"]["quantisation"] == "Q8_0"
     assert side["model"]["parameters"] == 4_952_064
-    assert not any("cached all the same" in note for note in done.data["notes"])
+    assert not any("cached all the same" in note for note in data["notes"])
     assert "| writing, one answer | tokens/s |" in (tmp_path / "b.md").read_text()
-    with (tmp_path / "b.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == len(figures)
+    assert len(list(csv.DictReader(done.out.splitlines()))) == len(figures)
     assert left_over() == []
 
 
@@ -162,7 +163,14 @@ async def test_an_ollama_that_does_not_run_is_left_out_with_what_to_do() -> None
         (["--compare", "ollama"], "two different backends"),
         (["--repeat", "0"], "--repeat"),
         (["--markdown", "/nowhere/b.md"], "/nowhere/b.md cannot be written"),
-        (["--task", "no/such.md"], "no/such.md"),
+        (["--task", "no/such.md"], "--task no/such.md: no such file"),
+        (["--task", ""], "--task names no file"),
+        (["--compare", ""], "--compare names no backends"),
+        (["--answer-tokens", "5000"], "--answer-tokens: answers of 5000 tokens"),
+        (["--json", "-", "--csv", "-"], "Only one of --json, --markdown and --csv"),
+        (["--json", "same", "--csv", "./same"], "to the same file"),
+        (["--shape", "phi-3-mini", "--layers", "2,400"], "phi-3-mini has 32 layers"),
+        (["--shape", "phi-3-mini:"], "nothing is no quantisation"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_measured(
@@ -224,6 +232,32 @@ def test_a_large_shape_is_measured_by_layers(monkeypatch: pytest.MonkeyPatch) ->
         wish_of("qwen2.5-coder-14b", None)
 
 
+def test_no_shape_is_written_for_a_server_that_does_not_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from agent.cli import main
+
+    monkeypatch.setenv("LLAMACPP_BINARY_PATH", "/bin/false")
+    assert main(["bench", "--shape", "qwen2.5-coder-0.5b", "--layers", "1,2"]) == 3
+    told = capsys.readouterr().err
+    assert "LLAMACPP_BINARY_PATH=/bin/false" in told
+    assert "extrapolated from 1 and 2 of 24 layers, files of 156 MB and 165 MB" in told
+    assert "writing" not in told
+
+
+def test_no_shape_is_begun_that_does_not_fit_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    wish = wish_of("qwen2.5-coder-0.5b", "1,2")
+    usage = shutil.disk_usage("/")._replace(free=200_000_000)
+    monkeypatch.setattr(bench_shape.shutil, "disk_usage", lambda _: usage)
+    wanted = r"take 321 MB, and .* has 200 MB of room\.[^.]*XDG_CACHE_HOME"
+    with (
+        pytest.raises(UsageError, match=wanted),
+        shape_files(wish, keep=False, watch=lambda _: pytest.fail("a file was begun")),
+    ):
+        pass
+    assert left_over() == []
+
+
 def test_a_kept_shape_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SHAPES, TINY.name, TINY)
     written: list[str] = []
@@ -254,7 +288,7 @@ async def test_ctrl_c_leaves_nothing() -> None:
     await asyncio.sleep(0.3)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    await process.stderr.read()
+    assert b"Interrupted; nothing is reported." in await process.stderr.read()
     assert await process.wait() == 130
     assert not [x for x in children if x.is_running() and x.status() != psutil.STATUS_ZOMBIE]
     assert left_over() == []

@@ -7,6 +7,8 @@ import io
 import json
 from dataclasses import replace
 
+import pytest
+
 from agent.measure.bench import Bench, Measured
 from agent.measure.bench_figures import Spread
 from agent.measure.bench_report import Machine, Report
@@ -50,6 +52,15 @@ def test_a_table_has_what_any_side_has_and_the_ratio_where_both_do() -> None:
     assert rows["ready, nothing loaded before"] == ["2.00 (1.00 to 3.00)", "not measured", ""]
     assert rows["memory of the server"][1] == "1,023 (812 to 1,234)"
     assert len(rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("ours", "said"),
+    [(700.0, "70.0 x worse"), (1.0, "10.0 x better"), (10.01, "the same"), (11.0, "1.10 x worse")],
+)
+def test_a_side_that_is_worse_is_called_so(ours: float, said: str) -> None:
+    two = report(side("llamacpp", ready=(ours,)), side("ollama", ready=(10.0,)))
+    assert two.rows()[0][-1] == said
 
 
 def test_markdown_has_table_notes_methods_and_command() -> None:

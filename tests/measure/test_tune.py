@@ -124,7 +124,11 @@ def test_the_winner_is_stored_and_used_until_something_changes(
     assert found["winner"] == {"llamacpp_flash_attention": "off"}
     assert found["gain"] > 1.03
     assert found["took_s"] < 12
-    assert "LLAMACPP_THREADS stays as set" in found["not_tried"]["threads"]
+    rows = {row["label"]: row for row in found["rows"]}
+    shown_s = [rows[label]["workflow_s"] for label in ("default", "flash attention off")]
+    assert rows["flash attention off"]["times_as_fast"] == found["gain"]
+    assert shown_s[0] / shown_s[1] == pytest.approx(found["gain"])
+    assert found["not_tried"]["threads"] == "LLAMACPP_THREADS stays as set"
     assert "flash attention off" in shown.err
     last = [x for x in found["samples"] if x["round"] == "last"]
     default, winner = last[0::2], last[1::2]
@@ -239,6 +243,30 @@ async def test_servers_make_room_for_one_another(
     assert more_processes() == 0
 
 
+def test_the_plot_is_drawn_without_a_word_where_no_cache_can_be_written(own_place: Path) -> None:
+    temporary = own_place / "tmp"
+    temporary.mkdir()
+    nowhere = {"XDG_CACHE_HOME": "/proc/no", "XDG_CONFIG_HOME": "/proc/no", "HOME": "/proc/no"}
+    environment = os.environ | nowhere | {"TMPDIR": str(temporary)}
+    environment.pop("MPLCONFIGDIR", None)
+    drawing = (
+        "from pathlib import Path\n"
+        "from agent.measure.configuration import DEFAULT\n"
+        "from agent.measure.lengths import Rates\n"
+        "from agent.measure.tune_plot import draw\n"
+        "from agent.measure.tuning import Sample, Tuning\n"
+        "rates = Rates(prefill=1.0, single=1.0, together=1.0, slots=1)\n"
+        "sample = Sample(round='first', configuration=DEFAULT, rates=rates, seconds=1.0)\n"
+        "draw(Tuning(samples=[sample]), 'title', Path('plot.png'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", drawing], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert (own_place / "plot.png").exists()
+    assert not list(temporary.glob("matplotlib-*"))
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [("BACKEND", "ollama", "Ollama"), ("LLAMACPP_URL", "http://127.0.0.1:1", "LLAMACPP_URL")],
@@ -272,6 +300,13 @@ def test_a_dry_run_starts_nothing(capfd: Capture, monkeypatch: pytest.MonkeyPatc
     shown = json.loads(capfd.readouterr().out)
     assert {"llamacpp_flash_attention": "off"} in [x["settings"] for x in shown["variants"]]
     assert shown["left_out"]["slots"] == "LLAMACPP_PARALLEL stays as set"
+    assert shown["budget_s"] == 90
+    assert main(["tune", "--dry-run", "--budget", "30"]) == 0
+    told = capfd.readouterr().out
+    assert "model: " in told
+    assert "tiny-coder-q8_0.gguf" in told
+    assert "llama-server: " in told
+    assert "as far as 30 s go" in told
     assert not (cache_dir() / "tuning-logs").exists()
 
 
@@ -292,7 +327,7 @@ def test_strict_determinism_takes_no_stored_speculation(
 
 def test_ctrl_c_leaves_nothing(own_place: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "agent", "tune", "--budget", "60"],
+        [sys.executable, "-m", "agent", "tune", "--budget", "60", "--output", "new/report"],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -306,6 +341,7 @@ def test_ctrl_c_leaves_nothing(own_place: Path) -> None:
         told = process.stderr.read()
         assert process.wait(20) == 130
     assert "Interrupted; nothing is stored." in told
+    assert not (own_place / "new").exists()
     psutil.wait_procs(servers, timeout=5)
     assert not [server for server in servers if server.is_running()]
     assert not list((cache_dir() / "tuning").glob("*.json"))
