@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import httpx
 
 from agent.core.config import Settings, models_dir
 from agent.core.downloads import Watch, download, internet
-from agent.core.errors import DownloadError, ModelError
+from agent.core.errors import DownloadError, ModelError, SettingsError
 from agent.core.folders import cache_folder
 from agent.core.gguf_info import read_gguf
 from agent.core.http_errors import checked_url
@@ -70,7 +71,7 @@ def pull(name: ModelName, settings: Settings, *, watch: Watch, say: Say) -> Pull
             "here.",
         )
     endpoint = checked_url(settings.hf_endpoint, "HF_ENDPOINT")
-    token = settings.hf_token.get_secret_value() if settings.hf_token else ""
+    token = _token(settings)
     with internet() as client:
         found = look_up(repository, endpoint=endpoint, token=token)
         chosen = choose(found, name, usual)
@@ -239,6 +240,18 @@ class _Pull:
                 f"{error.filename or models_dir()} cannot be written: {error.strerror or error}",
                 fix="Make room, make that folder writable, or set XDG_CACHE_HOME to another one.",
             ) from None
+
+
+def _token(settings: Settings) -> str:
+    """HF_TOKEN without the blanks and the line's end that come along from a file; empty without
+    one. Raises SettingsError, which never shows it, for what no header can hold."""
+    token = settings.hf_token.get_secret_value().strip() if settings.hf_token else ""
+    if not re.fullmatch(r"[!-~]*", token):
+        raise SettingsError(
+            "HF_TOKEN holds blanks, line ends or other characters that no token has.",
+            fix="Copy it again from huggingface.co/settings/tokens, or unset it.",
+        )
+    return token
 
 
 def _refuse_unchecked(chosen: Published) -> None:

@@ -24,7 +24,7 @@ from agent.core.config import Settings, models_dir
 from agent.core.errors import DownloadError, ModelError, SettingsError
 from agent.core.model_name import ModelName, parse_name
 from agent.core.model_pull import Pulled, pull
-from agent.core.model_store import stored_models, unfinished_parts
+from agent.core.model_store import find_stored, stored_models, unfinished_parts
 
 REPOSITORY = "acme/coder-1b-GGUF"
 FILE = "coder-1b-q4_k_m.gguf"
@@ -495,3 +495,58 @@ def test_nothing_else_is_asked_of_the_hub(hub: HubServer) -> None:
     paths = [path for _, path, _ in hub.asked]
     assert paths[0] == f"/api/models/{REPOSITORY}?blobs=true"
     assert len(paths) == 3
+
+
+def test_a_repository_that_was_renamed_is_found_by_the_name_it_was_pulled_by(
+    hub: HubServer,
+) -> None:
+    hub.repositories[REPOSITORY]["id"] = "new-owner/renamed-GGUF"
+    done = get(hub)
+    assert done.model.record.repository == REPOSITORY
+    assert get(hub) == Pulled(model=done.model, fetched=False)
+    assert find_stored(REPOSITORY, "", "Q4_K_M") == done.model
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("size", "big"),
+        ("size", -5),
+        ("size", 1.5),
+        ("size", True),
+        ("size", 10**30),
+        ("rfilename", 5),
+        ("rfilename", None),
+    ],
+)
+@pytest.mark.parametrize("large", [True, False])
+def test_values_of_the_hub_that_cannot_be(
+    hub: HubServer, key: str, value: object, large: bool
+) -> None:
+    sibling = hub.repositories[REPOSITORY]["siblings"][0 if large else 1]
+    (sibling["lfs"] if large and key == "size" else sibling)[key] = value
+    with pytest.raises(DownloadError, match="not as the hub does"):
+        get(hub)
+    assert there() == []
+
+
+def test_a_card_of_the_hub_that_is_none(hub: HubServer) -> None:
+    hub.repositories[REPOSITORY]["cardData"] = "x"
+    with pytest.raises(DownloadError, match="not as the hub does"):
+        get(hub)
+
+
+@pytest.mark.parametrize("token", ["hf_secret123\n", " hf_secret123 "])
+def test_blanks_around_a_token_are_dropped(hub: HubServer, token: str) -> None:
+    hub.token = "hf_secret123"
+    hub.private.add(REPOSITORY)
+    assert get(hub, hf_token=token).fetched
+
+
+@pytest.mark.parametrize("token", ["hf_se\ncret", "hf_se cret", "hf_s\u00e9cret", "hf_\x7fsecret"])
+def test_a_token_that_cannot_be_is_never_shown(hub: HubServer, token: str) -> None:
+    with pytest.raises(SettingsError, match="HF_TOKEN") as caught:
+        get(hub, hf_token=token)
+    assert token not in str(caught.value)
+    assert "cret" not in str(caught.value)
+    assert hub.asked == []
