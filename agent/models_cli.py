@@ -28,26 +28,29 @@ def list_models() -> None:
 
     from agent.core.config import load_settings, models_dir
     from agent.core.model_catalogue import catalogue
-    from agent.core.model_room import GIB, gib, occupants
+    from agent.core.model_remains import remains
+    from agent.core.model_room import GIB, gib
     from agent.core.model_store import stored_models
 
-    there = stored_models()
-    for model in there:
+    there, others = stored_models(), remains()
+    for model in (*there, *others):
         used = datetime.fromtimestamp(model.used_at, UTC).astimezone()
         state = "in use" if model.in_use else f"{used:%F %R}"
-        typer.echo(f"{_name_of(model):<34}  {gib(model.size):>9}  {state:<16}  {model.path.name}")
-    unfinished = [each for each in occupants() if not each.whole]
-    for each in unfinished:
-        typer.echo(f"{each.what:<34}  {gib(each.size):>9}  its pull goes on from there")
-    total = sum(model.size for model in there) + sum(each.size for each in unfinished)
+        what = model.path.name
+        if model.unfinished:
+            what = "being pulled" if model.in_use else "not whole; a pull of it goes on from there"
+        elif model.fault:
+            what = f"damaged: {model.fault}"
+        typer.echo(f"{_name_of(model):<34}  {gib(model.size):>9}  {state:<16}  {what}")
+    total = sum(model.size for model in (*there, *others))
     limit = load_settings().model_cache_max_gb
     count = "1 model" if len(there) == 1 else f"{len(there)} models"
     typer.echo(f"{count}, {gib(total)} of {gib(round(limit * GIB))}, in {models_dir()}")
     here = {model.record.repository.lower() for model in there}
-    others = [entry for entry in catalogue() if entry.repository.lower() not in here]
-    if others:
+    known = [entry for entry in catalogue() if entry.repository.lower() not in here]
+    if known:
         typer.echo("\nTo be pulled by name (turbo models recommend: which of them fit here):")
-    for entry in others:
+    for entry in known:
         size = gib(entry.size) if entry.size else "?"
         typer.echo(f"{entry.name:<34}  {size:>9}  {entry.licence:<16}  {entry.note}")
 
@@ -115,17 +118,19 @@ def recommend(
 
 @app.command("rm")
 def remove_model(names: Annotated[list[str], typer.Argument(metavar="NAME[:QUANT]...")]) -> None:
-    """Remove models from the cache; refused while somebody uses them."""
+    """Remove models from the cache, also what is damaged or not whole; refused while in use."""
     from agent.core.errors import ModelError
+    from agent.core.model_lookup import to_be_changed
     from agent.core.model_room import gib
     from agent.core.model_store import remove
 
-    for model in [_stored(name) for name in names]:
+    found = [model for name in names for model in to_be_changed(_parsed(name), "rm")]
+    for model in {(each.folder, each.name, each.fault): each for each in found}.values():
         if not remove(model):
             raise ModelError(
                 model.path,
                 "somebody uses it just now",
-                fix="End the runs that use it; for the daemon: turbo server stop.",
+                fix="End the runs and pulls that use it; for the daemon: turbo server stop.",
             )
         typer.echo(f"{_name_of(model)} removed, {gib(model.size)} freed")
 
@@ -138,20 +143,34 @@ def verify(
 ) -> None:
     """Compute the digests of the files again and compare them with those that were published."""
     from agent.core.errors import ModelError
-    from agent.core.model_store import broken_files
+    from agent.core.model_lookup import to_be_changed
+    from agent.core.model_remains import remains
+    from agent.core.model_store import broken_files, stored_models
 
-    bad: list[Path] = []
-    for model in [_stored(name) for name in names] if names else _whole_models():
-        broken = broken_files(model)
-        bad += broken
-        state = f"differs: {', '.join(x.name for x in broken)}" if broken else "as published"
-        typer.echo(f"{_name_of(model):<34}  {state}")
+    if names:
+        found = [model for name in names for model in to_be_changed(_parsed(name), "verify")]
+    else:
+        found = [*stored_models(), *(model for model in remains() if not model.unfinished)]
+    bad: list[StoredModel] = []
+    for model in {(each.folder, each.name, each.fault): each for each in found}.values():
+        fault = model.fault
+        if not fault and (broken := broken_files(model)):
+            fault = f"differs: {', '.join(x.name for x in broken)}"
+        if fault:
+            bad.append(model)
+        typer.echo(f"{_name_of(model):<34}  {fault or 'as published'}")
     if bad:
+        first, name = bad[0], _name_of(bad[0])
+        if first.unfinished:
+            fix = f"Go on with it: turbo models pull {name}"
+            raise ModelError(Path(name), "not whole yet", fix=fix)
         raise ModelError(
-            bad[0],
+            first.path,
             "not what was published any more",
-            fix="Remove it and fetch it again: turbo models rm NAME, turbo models pull NAME.",
+            fix=f"Remove it and fetch it again: turbo models rm {name}, turbo models pull {name}.",
         )
+    if not found:
+        typer.echo("0 models to verify.")
 
 
 @app.command()
@@ -233,12 +252,6 @@ def _as_object(advice: Advice) -> dict[str, Any]:
     }
 
 
-def _whole_models() -> list[StoredModel]:
-    from agent.core.model_store import stored_models
-
-    return stored_models()
-
-
 def _parsed(name: str) -> ModelName:
     from agent.core.errors import UsageError
     from agent.core.model_name import parse_name
@@ -256,11 +269,10 @@ def _parsed(name: str) -> ModelName:
 def _stored(name: str) -> StoredModel:
     """A model that is here, by its name."""
     from agent.core.errors import ModelError
-    from agent.core.model_catalogue import repository_of, usual_of
-    from agent.core.model_store import find_stored
+    from agent.core.model_lookup import to_be_used
 
     parsed = _parsed(name)
-    model = find_stored(repository_of(parsed), parsed.wanted, usual_of(parsed))
+    model = to_be_used(parsed)
     if model is None:
         raise ModelError(
             Path(name), "not in the model cache", fix=f"Fetch it: turbo models pull {parsed}"

@@ -179,10 +179,44 @@ def test_what_is_left_of_a_pull_is_listed(
     code, _, err = said(capsys, "pull", NAME)
     assert (code, "1.0 MiB of it are kept" in err) == (3, True)
     out = said(capsys, "list")[1]
-    assert f"{FILE.removesuffix('.gguf')} (not whole)" in out
+    assert out.startswith(f"{NAME} ")
+    assert "not whole; a pull of it goes on from there" in out
     assert "0 models, 1.0 MiB of 50.0 GiB" in out
     assert said(capsys, "pull", NAME)[0] == 0
     assert "not whole" not in said(capsys, "list")[1]
+
+
+def test_a_truncated_model_is_told_and_fetched_again_or_removed(
+    hub: HubServer, capsys: Capture
+) -> None:
+    assert said(capsys, "pull", NAME)[0] == 0
+    path = models_dir() / REPOSITORY / FILE
+    os.truncate(path, 1000)
+    assert f"damaged: {FILE} has 1,000 bytes" in said(capsys, "list")[1]
+    for words in (("verify",), ("verify", NAME)):
+        code, out, err = said(capsys, *words)
+        assert (code, "1,000 bytes of" in out) == (3, True)
+        assert f"turbo models rm {NAME}, turbo models pull {NAME}" in err
+    code, _, err = said(capsys, "path", NAME)
+    assert (code, "damaged in the model cache" in err) == (3, True)
+    assert said(capsys, "pull", NAME)[0] == 0
+    assert "as published" in said(capsys, "verify")[1]
+    os.truncate(path, 1000)
+    code, out, _ = said(capsys, "rm", NAME, NAME)
+    assert (code, out.count("removed")) == (0, 1)
+    assert not path.exists()
+
+
+def test_an_unfinished_pull_can_be_removed(
+    hub: HubServer, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "_PAUSES_S", (0.0,))
+    hub.cuts = [1 << 20, 0, 0]
+    assert said(capsys, "pull", NAME)[0] == 3
+    code, out, _ = said(capsys, "rm", NAME)
+    assert (code, f"{NAME} removed, 1.0 MiB freed" in out) == (0, True)
+    code, _, err = said(capsys, "rm", NAME)
+    assert (code, "Fetch it" in err, "turbo models list" in err) == (3, False, True)
 
 
 def test_pruning(hub: HubServer, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

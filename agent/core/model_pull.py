@@ -60,7 +60,7 @@ def pull(name: ModelName, settings: Settings, *, watch: Watch, say: Say) -> Pull
     be had whole; what arrived is kept then, and the next pull goes on from there.
     """
     repository, usual = repository_of(name), usual_of(name)
-    there = find_stored(repository, name.wanted or usual, usual)
+    there = find_stored(repository, name.wanted or usual)
     if there is not None:
         return Pulled(model=there, fetched=False)
     if settings.hf_hub_offline:
@@ -108,7 +108,7 @@ class _Pull:
             self._folder.mkdir(parents=True, exist_ok=True)
             with self._alone():
                 wanted = self._chosen.name
-                there = find_stored(self._repository.name, wanted, wanted)
+                there = find_stored(self._repository.name, wanted)
                 if there is not None:  # somebody else was faster
                     return Pulled(model=there, fetched=False)
                 self._drop_stale()

@@ -504,7 +504,7 @@ def test_a_repository_that_was_renamed_is_found_by_the_name_it_was_pulled_by(
     done = get(hub)
     assert done.model.record.repository == REPOSITORY
     assert get(hub) == Pulled(model=done.model, fetched=False)
-    assert find_stored(REPOSITORY, "", "Q4_K_M") == done.model
+    assert find_stored(REPOSITORY, "Q4_K_M") == done.model
 
 
 @pytest.mark.parametrize(
