@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +27,7 @@ def list_models() -> None:
     """List the models that are here, the last used first, and those that can be pulled by name."""
     from datetime import UTC, datetime
 
-    from agent.core.config import load_settings, models_dir
+    from agent.core.config import models_dir
     from agent.core.model_catalogue import catalogue
     from agent.core.model_remains import remains
     from agent.core.model_room import GIB, gib
@@ -43,7 +44,7 @@ def list_models() -> None:
             what = f"damaged: {model.fault}"
         typer.echo(f"{_name_of(model):<34}  {gib(model.size):>9}  {state:<16}  {what}")
     total = sum(model.size for model in (*there, *others))
-    limit = load_settings().model_cache_max_gb
+    limit = _settings().model_cache_max_gb
     count = "1 model" if len(there) == 1 else f"{len(there)} models"
     typer.echo(f"{count}, {gib(total)} of {gib(round(limit * GIB))}, in {models_dir()}")
     here = {model.record.repository.lower() for model in there}
@@ -63,13 +64,12 @@ def pull(
     ] = False,
 ) -> None:
     """Fetch a model, check its SHA-256 digest, and keep it; an interrupted pull goes on later."""
-    from agent.core.config import load_settings
     from agent.core.model_pull import pull as fetch
     from agent.core.model_room import gib
     from agent.core.signals import Interrupted, raise_interrupted
     from agent.download_view import shown
 
-    settings = load_settings(overrides={"hf_hub_offline": True if offline else None})
+    settings = _settings(hf_hub_offline=True if offline else None)
     wanted = _parsed(name)
     try:
         with raise_interrupted():
@@ -90,12 +90,11 @@ def recommend(
     ] = False,
 ) -> None:
     """Say which models of the catalogue suit this machine as it is now, the best first."""
-    from agent.core.config import load_settings
     from agent.core.model_advice import advise
     from agent.core.model_catalogue import catalogue
     from agent.core.model_room import gib
 
-    settings = load_settings()
+    settings = _settings()
     hardware = _machine(settings)
     found = advise(catalogue(), hardware, settings)
     if as_json:
@@ -181,15 +180,21 @@ def prune(
     ] = None,
 ) -> None:
     """Remove the least recently used models until the rest is within a limit."""
-    from agent.core.config import load_settings
-    from agent.core.model_room import GIB, gib, make_room
+    from agent.core.errors import UsageError
+    from agent.core.model_room import GIB, gib, make_room, occupants
 
-    limit = load_settings().model_cache_max_gb if max_gb is None else max_gb
+    if max_gb is not None and not math.isfinite(max_gb):
+        raise UsageError("--max-gb is to be a number of GiB.", fix="For example: --max-gb 20")
+    limit = _settings().model_cache_max_gb if max_gb is None else max_gb
     removed = make_room(round(limit * GIB))
     for entry in removed:
         typer.echo(f"{entry.what} removed, {gib(entry.size)} freed")
     if not removed:
         typer.echo(f"Nothing was removed for a limit of {gib(round(limit * GIB))}.")
+    left = occupants()
+    if (size := sum(entry.size for entry in left)) > round(limit * GIB):
+        using = ", ".join(entry.what for entry in left if not entry.free)
+        typer.echo(f"{gib(size)} stay, in use just now: {using or 'nothing any more; try again'}.")
 
 
 @app.command()
@@ -206,16 +211,24 @@ def info(
     ] = False,
 ) -> None:
     """Print what a model file tells of itself, and the memory that it takes here."""
-    from agent.core.config import load_settings
     from agent.model_view import facts_as_object, facts_of_file
 
-    settings = load_settings(overrides={"llamacpp_model_path": Path(file)})
+    settings = _settings(llamacpp_model_path=Path(file))
     found = facts_of_file(settings, _machine(settings))
     if as_json:
         typer.echo(json.dumps(facts_as_object(found), indent=1))
         return
     for line in found.lines():
         typer.echo(line)
+
+
+def _settings(**overrides: object) -> Settings:
+    """Those of every other command here: also the turbo.toml of the repository around us."""
+    from agent.core.config import load_settings
+
+    here = Path.cwd()
+    repository = next((x for x in (here, *here.parents) if (x / ".git").exists()), None)
+    return load_settings(repository=repository, overrides=overrides)
 
 
 def _machine(settings: Settings) -> Hardware:

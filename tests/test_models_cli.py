@@ -96,7 +96,9 @@ def test_the_daemon_takes_a_name_and_keeps_the_model(hub: HubServer, capsys: Cap
         code, _, err = said(capsys, "rm", NAME)
         assert (code, "turbo server stop" in err) == (3, True)
         assert "in use" in said(capsys, "list")[1]
-        assert "Nothing was removed" in said(capsys, "prune", "--max-gb", "0")[1]
+        out = said(capsys, "prune", "--max-gb", "0")[1]
+        assert "Nothing was removed" in out
+        assert f"5.1 MiB stay, in use just now: {REPOSITORY}:Q4_K_M" in out
     finally:
         assert main(["server", "stop"]) == 0
     assert said(capsys, "rm", NAME)[0] == 0
@@ -250,6 +252,10 @@ def test_a_pull_makes_room_and_says_so(
         (("pull", NAME, "--offline"), 3, "nothing is to be fetched"),
         (("rm", NAME), 3, "not in the model cache"),
         (("info", "none.gguf"), 3, "no such file"),
+        (("info", "a" * 300), 3, "no such name in the catalogue"),
+        (("info", f"/{'a' * 5000}"), 3, "File name too long"),
+        (("path", "a" * 300), 3, "no such name in the catalogue"),
+        (("prune", "--max-gb", "inf"), 2, "a number of GiB"),
     ],
 )
 def test_wrong_input(
@@ -293,3 +299,23 @@ def test_what_a_file_tells(capsys: Capture) -> None:
     assert facts["architecture"] == "qwen3"
     assert facts["memory"]["kv_per_slot"] == 12 << 20
     assert facts["memory"]["fits"] is True
+
+
+def test_a_pipe_is_no_model(capsys: Capture, own_place: Path) -> None:
+    os.mkfifo(own_place / "pipe")
+    code, _, err = said(capsys, "info", "./pipe")
+    assert (code, "a pipe or a device" in err) == (3, True)
+
+
+def test_a_limit_without_end_is_refused(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_CACHE_MAX_GB", "inf")
+    code, _, err = said(capsys, "list")
+    assert (code, "MODEL_CACHE_MAX_GB" in err) == (2, True)
+
+
+def test_the_settings_of_the_repository_hold(capsys: Capture, own_place: Path) -> None:
+    (own_place / ".git").mkdir()
+    (own_place / "turbo.toml").write_text("model_cache_max_gb = 7\nllamacpp_parallel = 3\n")
+    assert "of 7.0 GiB" in said(capsys, "list")[1]
+    facts = json.loads(said(capsys, "info", str(embedded_model()), "--json")[1])
+    assert facts["memory"]["slots"] == 3

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from agent.core.config import embedded_model, model_folders
 from agent.core.errors import ModelError
@@ -84,16 +84,10 @@ def read_gguf(path: Path) -> GgufInfo:
 
     Raises ModelError when there is no such file, when it is no GGUF, or when it is cut off.
     """
-    if path.is_dir():
-        inside = _models_in(path)
-        raise ModelError(
-            path,
-            "a folder, not a model file",
-            available=inside,
-            fix=_CHOOSE if inside else _NO_MODEL,
-        )
     try:
         about = path.stat()
+        if stat.S_ISDIR(about.st_mode):
+            _refuse_folder(path)
         if not stat.S_ISREG(about.st_mode):  # a pipe that nobody writes to would never open
             raise ModelError(path, "a pipe or a device, not a model file", fix=_NO_MODEL)
         size = about.st_size
@@ -113,6 +107,16 @@ def read_gguf(path: Path) -> GgufInfo:
             fix=_FETCH_AGAIN,
         )
     return _info(path, size, _size_of_parts(path) or size, header)
+
+
+def _refuse_folder(path: Path) -> NoReturn:
+    inside = _models_in(path)
+    raise ModelError(
+        path,
+        "a folder, not a model file",
+        available=inside,
+        fix=_CHOOSE if inside else _NO_MODEL,
+    )
 
 
 def is_split(path: Path) -> bool:

@@ -550,3 +550,23 @@ def test_a_token_that_cannot_be_is_never_shown(hub: HubServer, token: str) -> No
     assert token not in str(caught.value)
     assert "cret" not in str(caught.value)
     assert hub.asked == []
+
+
+@pytest.mark.parametrize(
+    ("names", "shown", "reason"),
+    [
+        (["my model-q4_k_m.gguf"], "my model-q4_k_m.gguf", "its name has other characters"),
+        (["m\u00fcller-q4_k_m.gguf"], "m\\xfcller-q4_k_m.gguf", "its name has other characters"),
+        (["a-q4_k_m.GGUF"], "a-q4_k_m.GGUF", "its name has other characters"),
+        (["mmproj-f16.gguf"], "mmproj-f16.gguf", "goes with a model and is none"),
+        (["a-q4_k_m-00001-of-00002.gguf"], "00001-of-00002.gguf", "other parts of it are missing"),
+        (["x/a-q4_k_m.gguf", "y/a-q4_k_m.gguf"], "a-q4_k_m.gguf", "several folders"),
+    ],
+)
+def test_gguf_files_that_cannot_be_used_are_named(
+    hub: HubServer, names: list[str], shown: str, reason: str
+) -> None:
+    hub.publish(REPOSITORY, dict.fromkeys(names, model()))
+    with pytest.raises(ModelError, match="has GGUF files, but none") as caught:
+        get(hub)
+    assert f"{shown} ({reason}" in caught.value.message
