@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.core.config import quiet_hub_library
-from agent.core.downloads import Failure, network_error
+from agent.core.downloads import Failure, misled, network_error
 from agent.core.errors import DownloadError
 
 if TYPE_CHECKING:
@@ -84,10 +84,12 @@ def look_up(repository: str, *, endpoint: str, token: str) -> HubRepository:
         )
 
 
-def refusal(status: int | None, repository: str, *, token: str, code: str = "") -> str:
-    """What to do about an answer that refuses; empty where that says nothing more. `code` is what
-    the hub calls the reason."""
-    page = f"https://huggingface.co/{repository}"
+def refusal(
+    status: int | None, repository: str, *, endpoint: str, token: str, code: str = ""
+) -> str:
+    """What to do about an answer of `endpoint` that refuses; empty where that says nothing more.
+    `code` is what the hub calls the reason."""
+    page = f"{endpoint}/{repository}"
     if code == "GatedRepo" or (status == 403 and token):
         return (
             f"Accept its licence at {page} with the account of HF_TOKEN"
@@ -150,9 +152,14 @@ def _hub_errors(endpoint: str, repository: str, token: str) -> Iterator[None]:
         status = error.response.status_code
         code = error.response.headers.get("X-Error-Code", "")
         reason = f"answered {status} {error.response.reason_phrase}".rstrip()
-        fix = refusal(status, repository, token=token, code=code) or "Try again later."
+        fix = (
+            refusal(status, repository, endpoint=endpoint, token=token, code=code)
+            or "Try again later."
+        )
         message = f"{endpoint} {reason} for {repository}."
         raise DownloadError(message, fix=fix, status=status) from error
+    except (httpx2.TooManyRedirects, httpx2.UnsupportedProtocol) as error:
+        raise misled(endpoint, error) from error
     except httpx2.RequestError as error:
         what: Failure = "lost"
         if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)):

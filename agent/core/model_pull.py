@@ -98,6 +98,7 @@ class _Pull:
         self._repository = repository
         self._chosen = chosen
         self._token = token
+        self._endpoint = settings.hf_endpoint.rstrip("/")
         self._limit = math.floor(settings.model_cache_max_gb * GIB)
         self._watch = watch
         self._say = say
@@ -193,7 +194,14 @@ class _Pull:
         return model_digest(target, cache_folder("digests")) == file.sha256
 
     def _explained(self, error: DownloadError, part: Path) -> DownloadError:
-        fix = refusal(error.status, self._repository.name, token=self._token) or error.fix
+        told = refusal(
+            error.status,
+            self._repository.name,
+            endpoint=self._endpoint,
+            token=self._token,
+            code=error.code,
+        )
+        fix = told or error.fix
         with contextlib.suppress(OSError):
             if kept := part.stat().st_size:
                 fix = f"{fix}\n{gib(kept)} of it are kept: the same command goes on from there."

@@ -110,6 +110,27 @@ def test_a_dense_giant_is_slow_on_a_cpu_and_welcome_on_a_card() -> None:
     assert "on the GPU" in verdicts["devstral-small-2-24b"].why
 
 
+@pytest.mark.parametrize(
+    ("cores", "name"),
+    [(1, "qwen2.5-coder-0.5b"), (2, "qwen2.5-coder-1.5b"), (8, "qwen3-coder-30b-a3b")],
+)
+def test_few_cores_are_advised_a_small_dense_model(cores: int, name: str) -> None:
+    machine = replace(LAPTOP, memory_available=60 << 30, physical_cores=cores)
+    best = best_fitting(ENTRIES, machine, Settings())
+    assert best is not None
+    assert best.name == name
+
+
+def test_a_reserve_is_named_where_it_decides() -> None:
+    (entry,) = (each for each in ENTRIES if each.name == "qwen2.5-coder-7b")
+    needed = advise([entry], LAPTOP, Settings())[0].needed
+    assert needed is not None
+    (tight,) = advise([entry], replace(LAPTOP, memory_available=needed + 1), Settings())
+    assert (tight.verdict, "kept in reserve" in tight.why) == ("too large", True)
+    (short,) = advise([entry], replace(LAPTOP, memory_available=needed - 1), Settings())
+    assert "reserve" not in short.why
+
+
 def test_what_does_not_fit_comes_last_with_its_class() -> None:
     found = advise(ENTRIES, LAPTOP, Settings())
     assert [each.verdict for each in found] == sorted(

@@ -570,3 +570,24 @@ def test_gguf_files_that_cannot_be_used_are_named(
     with pytest.raises(ModelError, match="has GGUF files, but none") as caught:
         get(hub)
     assert f"{shown} ({reason}" in caught.value.message
+
+
+@pytest.mark.parametrize("of_the_file", [True, False])
+@pytest.mark.parametrize("target", ["self", "file:///etc/passwd"])
+def test_redirects_that_lead_nowhere(hub: HubServer, target: str, of_the_file: bool) -> None:
+    path = f"/{REPOSITORY}/resolve/{COMMIT}/{FILE}" if of_the_file else f"/api/models/{REPOSITORY}"
+    hub.statuses[path] = (302, {"Location": path if target == "self" else target})
+    with pytest.raises(DownloadError, match="redirects to where nothing can be fetched") as caught:
+        get(hub)
+    assert "HF_ENDPOINT" in caught.value.fix
+    assert "online" not in caught.value.fix
+
+
+def test_a_mirror_is_named_where_it_refuses(hub: HubServer) -> None:
+    hub.gated.add(REPOSITORY)
+    with pytest.raises(DownloadError) as caught:
+        get(hub)
+    assert f"Accept its licence at {hub.url}/{REPOSITORY}" in caught.value.fix
+    with pytest.raises(DownloadError) as caught:
+        get(hub, "acme/none-GGUF")
+    assert f"{hub.url}/acme/none-GGUF" in caught.value.fix
