@@ -11,7 +11,7 @@ from agent.core.config import Settings
 from agent.core.gguf_info import GgufInfo
 from agent.core.hardware import Hardware
 from agent.core.memory_estimate import PLACES, Shape, estimate
-from agent.core.model_catalogue import Entry
+from agent.core.model_catalogue import Entry, Network
 from agent.core.model_room import gib
 
 _QUICK_BYTES = 6 << 30
@@ -64,7 +64,10 @@ def _advice(entry: Entry, hardware: Hardware, settings: Settings) -> Advice:
     if entry.size is None:
         why = "the catalogue has no source for its size; a pull tells it"
         return Advice(entry=entry, verdict="unknown", why=why, needed=None)
-    shape = _shape(entry, entry.size, hardware, settings)
+    if entry.network is None:
+        why = "the catalogue does not know its network; a pull tells it"
+        return Advice(entry=entry, verdict="unknown", why=why, needed=None)
+    shape = _shape(entry, entry.network, entry.size, hardware, settings)
     memory = estimate(shape, hardware)
     needed = memory.needed("memory") + (0 if memory.shared else memory.needed("device"))
     if not memory.fits:
@@ -81,7 +84,12 @@ def _advice(entry: Entry, hardware: Hardware, settings: Settings) -> Advice:
         return Advice(entry=entry, verdict="slow", why=why, needed=needed)
     where = "fits on the GPU" if on_cpu == 0 else "fits, partly on the GPU"
     why = where if memory.gpu_layers else "fits"
-    return Advice(entry=entry, verdict="fits", why=f"{why}; {entry.note}", needed=needed)
+    return Advice(
+        entry=entry,
+        verdict="fits",
+        why=f"{why}; {entry.note}" if entry.note else why,
+        needed=needed,
+    )
 
 
 def _quick_bytes(cores: int) -> int:
@@ -90,11 +98,13 @@ def _quick_bytes(cores: int) -> int:
     return min(_QUICK_BYTES, few)
 
 
-def _shape(entry: Entry, size: int, hardware: Hardware, settings: Settings) -> Shape:
+def _shape(
+    entry: Entry, network: Network, size: int, hardware: Hardware, settings: Settings
+) -> Shape:
     return Shape(
         model=Path(entry.name),
-        info=_info(entry, size),
-        context=min(settings.llamacpp_context_size, entry.network.max_position_embeddings),
+        info=_info(entry, network, size),
+        context=min(settings.llamacpp_context_size, network.max_position_embeddings),
         slots=settings.llamacpp_parallel,
         load_mode="auto",
         devices=bool(hardware.devices),
@@ -107,9 +117,8 @@ def _shape(entry: Entry, size: int, hardware: Hardware, settings: Settings) -> S
     )
 
 
-def _info(entry: Entry, size: int) -> GgufInfo:
+def _info(entry: Entry, network: Network, size: int) -> GgufInfo:
     """What the header of the file will tell, as far as the estimate needs it."""
-    network = entry.network
     cached = network.num_hidden_layers * network.num_key_value_heads * network.head_dim
     # All weights are taken to have the same size; the tables of tokens have a little more.
     per_weight = size / (entry.parameters * 1e9)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from agent.core.config import quiet_hub_library
 from agent.core.downloads import Failure, misled, network_error
 from agent.core.errors import DownloadError
+from agent.core.http_errors import without_password
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -89,7 +90,7 @@ def refusal(
 ) -> str:
     """What to do about an answer of `endpoint` that refuses; empty where that says nothing more.
     `code` is what the hub calls the reason."""
-    page = f"{endpoint}/{repository}"
+    page = f"{without_password(endpoint)}/{repository}"
     if code == "GatedRepo" or (status == 403 and token):
         return (
             f"Accept its licence at {page} with the account of HF_TOKEN"

@@ -54,13 +54,16 @@ GOOD = PACKAGED.read_text().split("[[model]]")[1]
         (('licence = "', 'license = "x"\nlicence = "'), "license: Extra inputs"),
         (('name = "qwen3-coder-30b-a3b"\n', ""), "model number 1: name: Field required"),
         (("parameters = ", "parameters = = "), "line"),
+        (('note = "', 'quantisation = "Q9_9"\nnote = "'), "sizes has no Q9_9"),
+        (("[[model]]", "[[models]]"), "unknown key models"),
+        (("[[model]]", "[model]"), "model is one table"),
     ],
 )
 def test_a_wrong_catalogue_names_file_entry_and_key(
     tmp_path: Path, change: tuple[str, str], said: str
 ) -> None:
     path = tmp_path / "models.toml"
-    path.write_text("[[model]]" + GOOD.replace(*change))
+    path.write_text(f"[[model]]{GOOD}".replace(*change))
     with pytest.raises(SettingsError, match=re.escape(said)) as caught:
         read_catalogue(path)
     assert str(path) in caught.value.message
@@ -80,6 +83,18 @@ def test_the_users_entries_come_first_and_take_the_place_of_ours(
     entry = find_entry(ModelName(name="qwen3-coder-30b-a3b"))
     assert entry is not None
     assert entry.repository.startswith("acme/")
+
+
+def test_an_entry_of_ones_own_needs_little(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text("")
+    assert read_catalogue(path) == ()
+    entry = 'name = "mine"\nrepository = "a/b"\nlicence = "mit"\nparameters = 7.6\n'
+    path.write_text(f"[[model]]\n{entry}sizes = {{ Q4_K_M = 4000000000 }}\n")
+    (advice,) = advise(read_catalogue(path), LAPTOP, Settings())
+    assert (advice.verdict, "network" in advice.why) == ("unknown", True)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        read_catalogue(tmp_path)
 
 
 def test_the_best_that_fits_comes_first() -> None:

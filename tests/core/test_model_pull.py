@@ -265,7 +265,7 @@ def test_a_licence_that_was_not_accepted(hub: HubServer) -> None:
     hub.token = "hf_right"
     with pytest.raises(DownloadError, match="403") as caught:
         get(hub, hf_token="hf_right")
-    assert f"Accept its licence at https://huggingface.co/{REPOSITORY}" in caught.value.fix
+    assert f"Accept its licence at {hub.url}/{REPOSITORY}" in caught.value.fix
 
 
 def closed_port() -> int:
