@@ -12,7 +12,6 @@ import typer
 if TYPE_CHECKING:
     from agent.core.config import Settings
     from agent.core.hardware import Hardware
-    from agent.core.model_advice import Advice
     from agent.core.model_name import ModelName
     from agent.core.model_store import StoredModel
 
@@ -22,8 +21,11 @@ _NAME = "Name of the catalogue (qwen2.5-coder-1.5b), or owner/repository; :QUANT
 Name = Annotated[str, typer.Argument(metavar="NAME[:QUANT]", help=_NAME)]
 
 
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON; sizes are bytes.")]
+
+
 @app.command("list")
-def list_models() -> None:
+def list_models(as_json: AsJson = False) -> None:
     """List the models that are here, the last used first, and those that can be pulled by name."""
     from datetime import UTC, datetime
 
@@ -32,8 +34,15 @@ def list_models() -> None:
     from agent.core.model_remains import remains
     from agent.core.model_room import GIB, gib
     from agent.core.model_store import stored_models
+    from agent.stored_view import name_of, stored_as_object
 
     there, others = stored_models(), remains()
+    limit = _settings().model_cache_max_gb
+    if as_json:
+        models = [stored_as_object(each) for each in (*there, *others)]
+        about = {"folder": str(models_dir()), "limit": round(limit * GIB), "models": models}
+        typer.echo(json.dumps(about, indent=1))
+        return
     for model in (*there, *others):
         used = datetime.fromtimestamp(model.used_at, UTC).astimezone()
         state = "in use" if model.in_use else f"{used:%F %R}"
@@ -42,9 +51,8 @@ def list_models() -> None:
             what = "being pulled" if model.in_use else "not whole; a pull of it goes on from there"
         elif model.fault:
             what = f"damaged: {model.fault}"
-        typer.echo(f"{_name_of(model):<34}  {gib(model.size):>9}  {state:<16}  {what}")
+        typer.echo(f"{name_of(model):<34}  {gib(model.size):>9}  {state:<16}  {what}")
     total = sum(model.size for model in (*there, *others))
-    limit = _settings().model_cache_max_gb
     count = "1 model" if len(there) == 1 else f"{len(there)} models"
     typer.echo(f"{count}, {gib(total)} of {gib(round(limit * GIB))}, in {models_dir()}")
     here = {model.record.repository.lower() for model in there}
@@ -68,6 +76,7 @@ def pull(
     from agent.core.model_room import gib
     from agent.core.signals import Interrupted, raise_interrupted
     from agent.download_view import shown
+    from agent.stored_view import name_of
 
     settings = _settings(hf_hub_offline=True if offline else None)
     wanted = _parsed(name)
@@ -78,9 +87,9 @@ def pull(
         _say("What arrived is kept; the same command goes on from there.")
         raise typer.Exit(stopped.exit_code) from None
     state = "is here now" if done.fetched else "is here already"
-    typer.echo(f"{_name_of(done.model)} ({gib(done.model.size)}) {state}: {done.model.path}")
+    typer.echo(f"{name_of(done.model)} ({gib(done.model.size)}) {state}: {done.model.path}")
     if done.fetched:
-        _say(f"Use it: turbo run --model {_name_of(done.model)}")
+        _say(f"Use it: turbo run --model {name_of(done.model)}")
 
 
 @app.command()
@@ -93,12 +102,13 @@ def recommend(
     from agent.core.model_advice import advise
     from agent.core.model_catalogue import catalogue
     from agent.core.model_room import gib
+    from agent.stored_view import advice_as_object
 
     settings = _settings()
     hardware = _machine(settings)
     found = advise(catalogue(), hardware, settings)
     if as_json:
-        typer.echo(json.dumps([_as_object(each) for each in found], indent=1))
+        typer.echo(json.dumps([advice_as_object(each) for each in found], indent=1))
         return
     cores = f"{hardware.physical_cores} core{'s' if hardware.physical_cores > 1 else ''}"
     gpus = [f"{x.description} ({gib(x.free)} free)" for x in hardware.devices] or ["no GPU in use"]
@@ -122,6 +132,7 @@ def remove_model(names: Annotated[list[str], typer.Argument(metavar="NAME[:QUANT
     from agent.core.model_lookup import to_be_changed
     from agent.core.model_room import gib
     from agent.core.model_store import remove
+    from agent.stored_view import name_of
 
     found = [model for name in names for model in to_be_changed(_parsed(name), "rm")]
     for model in {(each.folder, each.name, each.fault): each for each in found}.values():
@@ -131,7 +142,7 @@ def remove_model(names: Annotated[list[str], typer.Argument(metavar="NAME[:QUANT
                 "somebody uses it just now",
                 fix="End the runs and pulls that use it; for the daemon: turbo server stop.",
             )
-        typer.echo(f"{_name_of(model)} removed, {gib(model.size)} freed")
+        typer.echo(f"{name_of(model)} removed, {gib(model.size)} freed")
 
 
 @app.command()
@@ -139,27 +150,36 @@ def verify(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME[:QUANT]]...", help="Default: all.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compute the digests of the files again and compare them with those that were published."""
     from agent.core.errors import ModelError
     from agent.core.model_lookup import to_be_changed
     from agent.core.model_remains import remains
     from agent.core.model_store import broken_files, stored_models
+    from agent.stored_view import name_of, stored_as_object
 
     if names:
         found = [model for name in names for model in to_be_changed(_parsed(name), "verify")]
     else:
         found = [*stored_models(), *(model for model in remains() if not model.unfinished)]
     bad: list[StoredModel] = []
+    rows: list[dict[str, Any]] = []
     for model in {(each.folder, each.name, each.fault): each for each in found}.values():
         fault = model.fault
         if not fault and (broken := broken_files(model)):
             fault = f"differs: {', '.join(x.name for x in broken)}"
         if fault:
             bad.append(model)
-        typer.echo(f"{_name_of(model):<34}  {fault or 'as published'}")
+        rows.append(stored_as_object(model) | {"fault": fault or None})
+        if not as_json:
+            typer.echo(f"{name_of(model):<34}  {fault or 'as published'}")
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    elif not rows:
+        typer.echo("0 models to verify.")
     if bad:
-        first, name = bad[0], _name_of(bad[0])
+        first, name = bad[0], name_of(bad[0])
         if first.unfinished:
             fix = f"Go on with it: turbo models pull {name}"
             raise ModelError(Path(name), "not whole yet", fix=fix)
@@ -168,8 +188,6 @@ def verify(
             "not what was published any more",
             fix=f"Remove it and fetch it again: turbo models rm {name}, turbo models pull {name}.",
         )
-    if not found:
-        typer.echo("0 models to verify.")
 
 
 @app.command()
@@ -250,21 +268,6 @@ def _machine(settings: Settings) -> Hardware:
     return asyncio.run(with_devices(hardware, binary, cache=cache_folder("devices")))
 
 
-def _as_object(advice: Advice) -> dict[str, Any]:
-    entry = advice.entry
-    return {
-        "name": entry.name,
-        "repository": entry.repository,
-        "quantisation": entry.quantisation,
-        "licence": entry.licence,
-        "size": entry.size,
-        "needed": advice.needed,
-        "memory_class_gb": advice.memory_class,
-        "verdict": advice.verdict,
-        "why": advice.why,
-    }
-
-
 def _parsed(name: str) -> ModelName:
     from agent.core.errors import UsageError
     from agent.core.model_name import parse_name
@@ -291,18 +294,6 @@ def _stored(name: str) -> StoredModel:
             Path(name), "not in the model cache", fix=f"Fetch it: turbo models pull {parsed}"
         )
     return model
-
-
-def _name_of(model: StoredModel) -> str:
-    """The shortest name that leads to it."""
-    from agent.core.model_catalogue import catalogue
-
-    for entry in catalogue():
-        if entry.repository.lower() == model.record.repository.lower():
-            if entry.quantisation == model.record.quantisation:
-                return entry.name
-            return f"{entry.name}:{model.record.quantisation or model.name}"
-    return model.asked_as
 
 
 def _say(text: str) -> None:

@@ -117,7 +117,7 @@ def test_a_terminal_gets_a_bar_with_speed_and_time_left(hub: HubServer, own_plac
     os.close(theirs)
     seen = ""
     try:
-        while not re.search(r"3\.\d/5\.\d MB.*?MB/s.*?\d:\d\d:\d\d", seen):
+        while not re.search(r"3\.\d/5\.\d MiB.*?MiB/s.*?\d:\d\d:\d\d", seen):
             seen += os.read(ours, 1 << 16).decode(errors="replace")
         hub.go_on.set()
         with contextlib.suppress(OSError):  # the other end is closed
@@ -319,3 +319,20 @@ def test_the_settings_of_the_repository_hold(capsys: Capture, own_place: Path) -
     assert "of 7.0 GiB" in said(capsys, "list")[1]
     facts = json.loads(said(capsys, "info", str(embedded_model()), "--json")[1])
     assert facts["memory"]["slots"] == 3
+
+
+def test_what_is_here_for_programs(hub: HubServer, capsys: Capture) -> None:
+    assert "0 models to verify" in said(capsys, "verify")[1]
+    assert json.loads(said(capsys, "list", "--json")[1])["models"] == []
+    assert said(capsys, "pull", NAME)[0] == 0
+    about = json.loads(said(capsys, "list", "--json")[1])
+    (model,) = about["models"]
+    assert about["limit"] == 50 << 30
+    assert (model["name"], model["whole"], model["in_use"]) == (NAME, True, False)
+    assert model["size"] == embedded_model().stat().st_size
+    (row,) = json.loads(said(capsys, "verify", "--json")[1])
+    assert row["fault"] is None
+    os.truncate(model["path"], 1000)
+    code, out, _ = said(capsys, "verify", "--json")
+    assert code == 3
+    assert "1,000 bytes" in json.loads(out)[0]["fault"]
