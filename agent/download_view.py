@@ -30,14 +30,23 @@ def _bar(name: str, size: int, console: Any) -> Iterator[Callable[[int], None]]:
         BarColumn,
         DownloadColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TextColumn,
         TimeRemainingColumn,
-        TransferSpeedColumn,
     )
+    from rich.text import Text  # noqa: PLC0415
+
+    class Speed(ProgressColumn):
+        """In MiB, as all our sizes are; the column of the library knows no binary units."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed / _MIB:,.1f} MiB/s" if speed else "?")
 
     columns: Sequence[Any] = (
         *(TextColumn("{task.description}", markup=False), BarColumn()),
-        *(DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()),
+        *(DownloadColumn(binary_units=True), Speed(), TimeRemainingColumn()),
     )
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task(name, total=size)

@@ -96,7 +96,9 @@ def test_the_daemon_takes_a_name_and_keeps_the_model(hub: HubServer, capsys: Cap
         code, _, err = said(capsys, "rm", NAME)
         assert (code, "turbo server stop" in err) == (3, True)
         assert "in use" in said(capsys, "list")[1]
-        assert "Nothing was removed" in said(capsys, "prune", "--max-gb", "0")[1]
+        out = said(capsys, "prune", "--max-gb", "0")[1]
+        assert "Nothing was removed" in out
+        assert f"5.1 MiB stay, in use just now: {REPOSITORY}:Q4_K_M" in out
     finally:
         assert main(["server", "stop"]) == 0
     assert said(capsys, "rm", NAME)[0] == 0
@@ -115,7 +117,7 @@ def test_a_terminal_gets_a_bar_with_speed_and_time_left(hub: HubServer, own_plac
     os.close(theirs)
     seen = ""
     try:
-        while not re.search(r"3\.\d/5\.\d MB.*?MB/s.*?\d:\d\d:\d\d", seen):
+        while not re.search(r"3\.\d/5\.\d MiB.*?MiB/s.*?\d:\d\d:\d\d", seen):
             seen += os.read(ours, 1 << 16).decode(errors="replace")
         hub.go_on.set()
         with contextlib.suppress(OSError):  # the other end is closed
@@ -179,10 +181,44 @@ def test_what_is_left_of_a_pull_is_listed(
     code, _, err = said(capsys, "pull", NAME)
     assert (code, "1.0 MiB of it are kept" in err) == (3, True)
     out = said(capsys, "list")[1]
-    assert f"{FILE.removesuffix('.gguf')} (not whole)" in out
+    assert out.startswith(f"{NAME} ")
+    assert "not whole; a pull of it goes on from there" in out
     assert "0 models, 1.0 MiB of 50.0 GiB" in out
     assert said(capsys, "pull", NAME)[0] == 0
     assert "not whole" not in said(capsys, "list")[1]
+
+
+def test_a_truncated_model_is_told_and_fetched_again_or_removed(
+    hub: HubServer, capsys: Capture
+) -> None:
+    assert said(capsys, "pull", NAME)[0] == 0
+    path = models_dir() / REPOSITORY / FILE
+    os.truncate(path, 1000)
+    assert f"damaged: {FILE} has 1,000 bytes" in said(capsys, "list")[1]
+    for words in (("verify",), ("verify", NAME)):
+        code, out, err = said(capsys, *words)
+        assert (code, "1,000 bytes of" in out) == (3, True)
+        assert f"turbo models rm {NAME}, turbo models pull {NAME}" in err
+    code, _, err = said(capsys, "path", NAME)
+    assert (code, "damaged in the model cache" in err) == (3, True)
+    assert said(capsys, "pull", NAME)[0] == 0
+    assert "as published" in said(capsys, "verify")[1]
+    os.truncate(path, 1000)
+    code, out, _ = said(capsys, "rm", NAME, NAME)
+    assert (code, out.count("removed")) == (0, 1)
+    assert not path.exists()
+
+
+def test_an_unfinished_pull_can_be_removed(
+    hub: HubServer, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "_PAUSES_S", (0.0,))
+    hub.cuts = [1 << 20, 0, 0]
+    assert said(capsys, "pull", NAME)[0] == 3
+    code, out, _ = said(capsys, "rm", NAME)
+    assert (code, f"{NAME} removed, 1.0 MiB freed" in out) == (0, True)
+    code, _, err = said(capsys, "rm", NAME)
+    assert (code, "Fetch it" in err, "turbo models list" in err) == (3, False, True)
 
 
 def test_pruning(hub: HubServer, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,6 +252,10 @@ def test_a_pull_makes_room_and_says_so(
         (("pull", NAME, "--offline"), 3, "nothing is to be fetched"),
         (("rm", NAME), 3, "not in the model cache"),
         (("info", "none.gguf"), 3, "no such file"),
+        (("info", "a" * 300), 3, "no such name in the catalogue"),
+        (("info", f"/{'a' * 5000}"), 3, "File name too long"),
+        (("path", "a" * 300), 3, "no such name in the catalogue"),
+        (("prune", "--max-gb", "inf"), 2, "a number of GiB"),
     ],
 )
 def test_wrong_input(
@@ -259,3 +299,40 @@ def test_what_a_file_tells(capsys: Capture) -> None:
     assert facts["architecture"] == "qwen3"
     assert facts["memory"]["kv_per_slot"] == 12 << 20
     assert facts["memory"]["fits"] is True
+
+
+def test_a_pipe_is_no_model(capsys: Capture, own_place: Path) -> None:
+    os.mkfifo(own_place / "pipe")
+    code, _, err = said(capsys, "info", "./pipe")
+    assert (code, "a pipe or a device" in err) == (3, True)
+
+
+def test_a_limit_without_end_is_refused(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_CACHE_MAX_GB", "inf")
+    code, _, err = said(capsys, "list")
+    assert (code, "MODEL_CACHE_MAX_GB" in err) == (2, True)
+
+
+def test_the_settings_of_the_repository_hold(capsys: Capture, own_place: Path) -> None:
+    (own_place / ".git").mkdir()
+    (own_place / "turbo.toml").write_text("model_cache_max_gb = 7\nllamacpp_parallel = 3\n")
+    assert "of 7.0 GiB" in said(capsys, "list")[1]
+    facts = json.loads(said(capsys, "info", str(embedded_model()), "--json")[1])
+    assert facts["memory"]["slots"] == 3
+
+
+def test_what_is_here_for_programs(hub: HubServer, capsys: Capture) -> None:
+    assert "0 models to verify" in said(capsys, "verify")[1]
+    assert json.loads(said(capsys, "list", "--json")[1])["models"] == []
+    assert said(capsys, "pull", NAME)[0] == 0
+    about = json.loads(said(capsys, "list", "--json")[1])
+    (model,) = about["models"]
+    assert about["limit"] == 50 << 30
+    assert (model["name"], model["whole"], model["in_use"]) == (NAME, True, False)
+    assert model["size"] == embedded_model().stat().st_size
+    (row,) = json.loads(said(capsys, "verify", "--json")[1])
+    assert row["fault"] is None
+    os.truncate(model["path"], 1000)
+    code, out, _ = said(capsys, "verify", "--json")
+    assert code == 3
+    assert "1,000 bytes" in json.loads(out)[0]["fault"]

@@ -176,7 +176,7 @@ class Settings(BaseSettings):
     ollama_model: str = "qwen2.5-coder:1.5b"
     """Model that Ollama runs; it must have been pulled."""
 
-    model_cache_max_gb: float = Field(default=50.0, gt=0)
+    model_cache_max_gb: float = Field(default=50.0, gt=0, allow_inf_nan=False)
     """Most GiB of models that `turbo models pull` keeps; the least recently used go first."""
 
     hf_endpoint: str = "https://huggingface.co"

@@ -211,6 +211,7 @@ def _check(answer: httpx.Response) -> None:
     if answer.is_success:
         return
     status, url = answer.status_code, answer.request.url.copy_with(query=None)
+    code = answer.headers.get("x-error-code", "")
     fix = "Try again later."
     if answer.headers.get("x-ratelimit-remaining") == "0":
         until = _clock(answer.headers.get("x-ratelimit-reset", ""))
@@ -220,7 +221,7 @@ def _check(answer: httpx.Response) -> None:
         fix = "Put them into HTTPS_PROXY (or HTTP_PROXY): http://name:password@host:port."
     else:
         reason = f"answered {status} {answer.reason_phrase}".rstrip()
-    raise DownloadError(f"{url} {reason}.", fix=fix, status=status)
+    raise DownloadError(f"{url} {reason}.", fix=fix, status=status, code=code)
 
 
 def _clock(reset: str) -> str:
@@ -231,6 +232,8 @@ def _clock(reset: str) -> str:
 def _web_errors() -> Iterator[None]:
     try:
         yield
+    except (httpx.TooManyRedirects, httpx.UnsupportedProtocol) as error:
+        raise misled(str(error.request.url), error) from error
     except httpx.RequestError as error:
         what: Failure = "lost"
         if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
@@ -238,6 +241,16 @@ def _web_errors() -> Iterator[None]:
         elif isinstance(error, httpx.TimeoutException):
             what = "silent"
         raise network_error(str(error.request.url), what, error) from error
+
+
+def misled(url: str, error: Exception) -> DownloadError:
+    """Our exception for a service that sends us round in circles, or to no address of the web."""
+    host = urllib.parse.urlsplit(url).hostname or url.partition("?")[0]
+    return DownloadError(
+        f"{host} redirects to where nothing can be fetched: {error}",
+        fix="Is TURBO_RELEASES_URL or HF_ENDPOINT the right address, and is there no login page on "
+        "the way?",
+    )
 
 
 def network_error(url: str, what: Failure, error: Exception) -> DownloadError:

@@ -134,10 +134,14 @@ class BinaryError(EngineError):
 class DownloadError(EngineError):
     """A file or an answer could not be fetched from the internet, or is not what was published."""
 
-    def __init__(self, message: str, *, fix: str, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, fix: str, status: int | None = None, code: str = ""
+    ) -> None:
         super().__init__(message, fix=fix)
         self.status = status
         """HTTP status of the answer; None when there was none."""
+        self.code = code
+        """What the service calls the reason; empty when it names none."""
 
 
 class ServerError(EngineError):

@@ -12,17 +12,24 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from agent.core.config import embedded_model, model_folders
 from agent.core.errors import ModelError
-from agent.core.gguf_reader import GgufHeader, MalformedGguf, read_header
+from agent.core.gguf_reader import ForeignGguf, GgufHeader, MalformedGguf, read_header
+from agent.core.terminal import printable
 
 _FETCH_AGAIN = "Fetch the file again; a broken download is the usual cause."
+_TAKE_ANOTHER = "Take another edition of the model: GGUF version 2 or 3, little-endian."
 _CHOOSE = "Set LLAMACPP_MODEL_PATH or --model to one of them."
 _NO_MODEL = "Set LLAMACPP_MODEL_PATH or --model to a *.gguf file; unset: the embedded model."
 _LISTED = 20
 """Models that an error names at most."""
+
+_MOST = 100_000
+"""Layers, heads and the like that no model comes near."""
+_WITHOUT_HEADS = ("mamba", "rwkv", "arwkv")
+"""How architectures begin that have no attention and say so."""
 
 _LOOKALIKES = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the file itself; run: git lfs pull"),
@@ -84,16 +91,10 @@ def read_gguf(path: Path) -> GgufInfo:
 
     Raises ModelError when there is no such file, when it is no GGUF, or when it is cut off.
     """
-    if path.is_dir():
-        inside = _models_in(path)
-        raise ModelError(
-            path,
-            "a folder, not a model file",
-            available=inside,
-            fix=_CHOOSE if inside else _NO_MODEL,
-        )
     try:
         about = path.stat()
+        if stat.S_ISDIR(about.st_mode):
+            _refuse_folder(path)
         if not stat.S_ISREG(about.st_mode):  # a pipe that nobody writes to would never open
             raise ModelError(path, "a pipe or a device, not a model file", fix=_NO_MODEL)
         size = about.st_size
@@ -113,6 +114,16 @@ def read_gguf(path: Path) -> GgufInfo:
             fix=_FETCH_AGAIN,
         )
     return _info(path, size, _size_of_parts(path) or size, header)
+
+
+def _refuse_folder(path: Path) -> NoReturn:
+    inside = _models_in(path)
+    raise ModelError(
+        path,
+        "a folder, not a model file",
+        available=inside,
+        fix=_CHOOSE if inside else _NO_MODEL,
+    )
 
 
 def is_split(path: Path) -> bool:
@@ -154,6 +165,8 @@ def _header(path: Path, file: BinaryIO, size: int) -> GgufHeader:
     file.seek(0)
     try:
         return read_header(file, size)
+    except ForeignGguf as problem:
+        raise ModelError(path, str(problem), fix=_TAKE_ANOTHER) from None
     except MalformedGguf as problem:
         raise ModelError(path, str(problem), fix=_FETCH_AGAIN) from None
 
@@ -198,6 +211,7 @@ def _info(path: Path, size: int, model_size: int, header: GgufHeader) -> GgufInf
             available=available_models(path.parent),
             fix=_CHOOSE,
         )
+    _refuse_impossible(path, values, architecture)
     width = _number(values, f"{architecture}.embedding_length")
     heads = _number(values, f"{architecture}.attention.head_count")
     per_head = width // heads if heads else 0
@@ -209,8 +223,8 @@ def _info(path: Path, size: int, model_size: int, header: GgufHeader) -> GgufInf
     sizes = header.tensor_bytes
     return GgufInfo(
         version=header.version,
-        architecture=architecture,
-        name=_text(values, "general.name") or path.stem,
+        architecture=_one_line(architecture),
+        name=_one_line(_text(values, "general.name")) or path.stem,
         file_size=size,
         parameters=header.parameters,
         context_length=_number(values, f"{architecture}.context_length"),
@@ -235,6 +249,25 @@ def _info(path: Path, size: int, model_size: int, header: GgufHeader) -> GgufInf
         ),
         vocabulary=header.vocabulary,
     )
+
+
+def _refuse_impossible(path: Path, values: Mapping[str, object], architecture: str) -> None:
+    """Refuse sizes that no model has; with them any estimate would say that it fits."""
+    keys = ["context_length", "block_count", "embedding_length"]
+    if not architecture.startswith(_WITHOUT_HEADS):
+        keys.append("attention.head_count")
+    for key in keys:
+        value = values.get(f"{architecture}.{key}")
+        if isinstance(value, bool) or not isinstance(value, int):
+            continue
+        if value <= 0 or (value > _MOST and key in ("block_count", "attention.head_count")):
+            name = _one_line(f"{architecture}.{key}")
+            raise ModelError(path, f"damaged: its {name} is {value:,}", fix=_FETCH_AGAIN)
+
+
+def _one_line(text: str) -> str:
+    """What somebody wrote into a file, as it may stand on a terminal."""
+    return " ".join(printable(text).split())
 
 
 def _cached_heads(values: Mapping[str, object], architecture: str, heads: int) -> int:

@@ -46,6 +46,10 @@ class MalformedGguf(ValueError):
     """The file begins like GGUF and goes on differently; the text says how."""
 
 
+class ForeignGguf(MalformedGguf):
+    """The file may be whole, but is of a kind that is not read here."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GgufHeader:
     """The parts of a header that somebody asks for."""
@@ -73,8 +77,8 @@ def read_header(file: BinaryIO, size: int) -> GgufHeader:
     if version not in (2, 3):
         turned = int.from_bytes(version.to_bytes(4, "little"), "big")
         if turned in (2, 3):
-            raise MalformedGguf("a GGUF file for big-endian machines")
-        raise MalformedGguf(f"GGUF version {version}; only 2 and 3 can be read")
+            raise ForeignGguf("a GGUF file for big-endian machines")
+        raise ForeignGguf(f"GGUF version {version}; only 2 and 3 can be read")
     tensors = reader.count("Q", at_least=24, limit=_MAX_TENSORS, what="tensors")
     keys = reader.count("Q", at_least=13, limit=_MAX_KEYS, what="metadata keys")
     values: dict[str, Value] = {}

@@ -9,7 +9,7 @@ from typing import Any
 from agent.core.answer_cache import remember, remembered
 from agent.core.gguf_info import GgufInfo, is_split, read_gguf
 
-_FORMAT = 1
+_FORMAT = 2
 """To be raised when `read_gguf` finds something else in the same file."""
 
 

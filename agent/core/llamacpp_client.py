@@ -48,8 +48,9 @@ _FIX = (
     "without LLAMACPP_URL a server is started for you."
 )
 _BROKEN_FIX = (
-    "The model file may be damaged, or too new for this llama-server: fetch the model again, or "
-    "take another server (turbo server binaries). `turbo doctor` examines both."
+    "The model file may be damaged: `turbo models verify` tells, for one that was pulled; fetch "
+    "any other one again. Or it is too new for this llama-server: take another server "
+    "(turbo server binaries)."
 )
 _RETRY_FOR_S = 4.0
 """A server that restarts its HTTP side is back within this time; a model load takes longer and is

@@ -17,6 +17,7 @@ from agent.core.gguf_info import GgufInfo
 from agent.core.hardware import Hardware
 
 Place = Literal["memory", "device"]
+PLACES: tuple[Place, ...] = ("memory", "device")
 
 _BYTES_OF: dict[CacheType, float] = {
     "f32": 4,

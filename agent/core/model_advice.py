@@ -10,13 +10,17 @@ from typing import Literal
 from agent.core.config import Settings
 from agent.core.gguf_info import GgufInfo
 from agent.core.hardware import Hardware
-from agent.core.memory_estimate import Shape, estimate
-from agent.core.model_catalogue import Entry
+from agent.core.memory_estimate import PLACES, Shape, estimate
+from agent.core.model_catalogue import Entry, Network
 from agent.core.model_room import gib
 
 _QUICK_BYTES = 6 << 30
 """Weights that a CPU may read for a token before we call it slow: a 7B in Q4 is below, a 14B above.
-A judgement; `turbo bench` measures."""
+A judgement, as are those for few cores; `turbo bench` measures."""
+_QUICK_BYTES_PER_CORE = 3 << 29
+"""Of it, for each core but the first: with four cores a 7B is quick, with two a 1.5B, and neither a
+4B nor a mixture of experts that reads 3B of 30B."""
+_QUICK_BYTES_OF_ONE_CORE = 3 << 28
 _CLASSES = (2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """GiB of memory that machines come with."""
 _FREE_PART = 3 / 4
@@ -60,27 +64,47 @@ def _advice(entry: Entry, hardware: Hardware, settings: Settings) -> Advice:
     if entry.size is None:
         why = "the catalogue has no source for its size; a pull tells it"
         return Advice(entry=entry, verdict="unknown", why=why, needed=None)
-    shape = _shape(entry, entry.size, hardware, settings)
+    if entry.network is None:
+        why = "the catalogue does not know its network; a pull tells it"
+        return Advice(entry=entry, verdict="unknown", why=why, needed=None)
+    shape = _shape(entry, entry.network, entry.size, hardware, settings)
     memory = estimate(shape, hardware)
     needed = memory.needed("memory") + (0 if memory.shared else memory.needed("device"))
     if not memory.fits:
-        why = f"more than is free; the weights alone have {gib(entry.size)}"
+        bare = all(memory.needed(place) <= memory.free_in(place) for place in PLACES)
+        kept = " when a twentieth of it is kept in reserve" if bare else ""
+        why = f"more than is free{kept}; the weights alone have {gib(entry.size)}"
         return Advice(entry=entry, verdict="too large", why=why, needed=needed)
     on_cpu = 1 - min(1.0, memory.gpu_layers / (shape.info.block_count + 1))
     read = round(entry.size * on_cpu * (entry.active or entry.parameters) / entry.parameters)
-    if read > _QUICK_BYTES:
-        why = f"fits, but the CPU reads {gib(read)} of weights for every token"
+    if read > _quick_bytes(hardware.physical_cores):
+        cores = hardware.physical_cores
+        who = "1 core reads" if cores == 1 else f"{cores} cores read"
+        why = f"fits, but {who} {gib(read)} of weights for every token"
         return Advice(entry=entry, verdict="slow", why=why, needed=needed)
     where = "fits on the GPU" if on_cpu == 0 else "fits, partly on the GPU"
     why = where if memory.gpu_layers else "fits"
-    return Advice(entry=entry, verdict="fits", why=f"{why}; {entry.note}", needed=needed)
+    return Advice(
+        entry=entry,
+        verdict="fits",
+        why=f"{why}; {entry.note}" if entry.note else why,
+        needed=needed,
+    )
 
 
-def _shape(entry: Entry, size: int, hardware: Hardware, settings: Settings) -> Shape:
+def _quick_bytes(cores: int) -> int:
+    """Weights that so many cores may read for a token before we call it slow."""
+    few = max(_QUICK_BYTES_OF_ONE_CORE, (cores - 1) * _QUICK_BYTES_PER_CORE)
+    return min(_QUICK_BYTES, few)
+
+
+def _shape(
+    entry: Entry, network: Network, size: int, hardware: Hardware, settings: Settings
+) -> Shape:
     return Shape(
         model=Path(entry.name),
-        info=_info(entry, size),
-        context=min(settings.llamacpp_context_size, entry.network.max_position_embeddings),
+        info=_info(entry, network, size),
+        context=min(settings.llamacpp_context_size, network.max_position_embeddings),
         slots=settings.llamacpp_parallel,
         load_mode="auto",
         devices=bool(hardware.devices),
@@ -93,9 +117,8 @@ def _shape(entry: Entry, size: int, hardware: Hardware, settings: Settings) -> S
     )
 
 
-def _info(entry: Entry, size: int) -> GgufInfo:
+def _info(entry: Entry, network: Network, size: int) -> GgufInfo:
     """What the header of the file will tell, as far as the estimate needs it."""
-    network = entry.network
     cached = network.num_hidden_layers * network.num_key_value_heads * network.head_dim
     # All weights are taken to have the same size; the tables of tokens have a little more.
     per_weight = size / (entry.parameters * 1e9)

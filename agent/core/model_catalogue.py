@@ -11,9 +11,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agent.core.config import user_catalogue
 from agent.core.errors import ModelError, SettingsError
@@ -59,11 +59,18 @@ class Entry(_Strict):
     """Taken when none is named."""
     sizes: Mapping[str, Count] = {}
     """Bytes of all files per quantisation, as far as we have a source for them."""
-    network: Network
-    note: str
+    network: Network | None = None
+    """None: nobody told, so its need of memory is not known before it is here."""
+    note: str = ""
     """Whom it suits."""
-    sources: tuple[str, ...] = Field(min_length=1)
+    sources: tuple[str, ...] = ()
     """Addresses where what stands here can be looked up."""
+
+    @model_validator(mode="after")
+    def _has_its_size(self) -> Self:
+        if self.sizes and self.quantisation not in self.sizes:
+            raise ValueError(f"sizes has no {self.quantisation}, which is its quantisation")
+        return self
 
     @property
     def size(self) -> int | None:
@@ -72,7 +79,7 @@ class Entry(_Strict):
 
 
 class _File(_Strict):
-    model: tuple[Entry, ...]
+    model: tuple[Entry, ...] = ()
 
 
 def read_catalogue(path: Path) -> tuple[Entry, ...]:
@@ -83,12 +90,20 @@ def read_catalogue(path: Path) -> tuple[Entry, ...]:
         raise SettingsError(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: {error}", fix="Correct the TOML at that place.") from None
+    for key in data:
+        if key != "model":
+            raise SettingsError(
+                f"{path}: unknown key {key}", fix="Begin every model with [[model]]."
+            )
+    if isinstance(data.get("model"), dict):
+        raise SettingsError(f"{path}: model is one table", fix="Begin every model with [[model]].")
     try:
         return _File.model_validate(data).model
     except ValidationError as error:
         problem = error.errors()[0]
+        said = problem["msg"].removeprefix("Value error, ")
         raise SettingsError(
-            f"{path}: {_place(problem['loc'], data)}: {problem['msg']}",
+            f"{path}: {_place(problem['loc'], data)}: {said}",
             fix=f"Compare it with the entries of {PACKAGED}.",
         ) from None
 
@@ -98,7 +113,7 @@ def catalogue() -> tuple[Entry, ...]:
     """Ours and the user's; an entry of the user takes the place of ours of the same name, others
     come first. Raises SettingsError."""
     ours, own = read_catalogue(PACKAGED), user_catalogue()
-    theirs = {entry.name: entry for entry in read_catalogue(own)} if own.is_file() else {}
+    theirs = {entry.name: entry for entry in read_catalogue(own)} if own.exists() else {}
     merged = [theirs.pop(entry.name, entry) for entry in ours]
     return (*theirs.values(), *merged)
 

@@ -33,10 +33,8 @@ def _stored(name: ModelName) -> Path:
     from agent.core.model_catalogue import (  # noqa: PLC0415
         find_entry,
         nearest,
-        repository_of,
-        usual_of,
     )
-    from agent.core.model_store import find_stored  # noqa: PLC0415
+    from agent.core.model_lookup import to_be_used  # noqa: PLC0415
 
     path = Path(str(name))
     if not name.is_repository and find_entry(name) is None:
@@ -46,7 +44,7 @@ def _stored(name: ModelName) -> Path:
             available=available_models(Path.cwd()),
             fix=nearest(name.name),
         )
-    model = find_stored(repository_of(name), name.wanted, usual_of(name))
+    model = to_be_used(name)
     if model is None:
         raise ModelError(
             path,
@@ -67,6 +65,6 @@ def embedded_notice(hardware: Hardware, settings: Settings) -> str:
     best = best_fitting(catalogue(), hardware, settings)
     if best is None:
         return f"{said}turbo models recommend."
-    if find_stored(best.repository, best.quantisation, best.quantisation):
+    if find_stored(best.repository, best.quantisation):
         return f"{said}--model {best.name}"
     return f"{said}turbo models pull {best.name}, then --model {best.name}"

@@ -20,6 +20,8 @@ _PLAIN = re.compile(r"[\w.+-]+\.gguf", re.ASCII)
 """Other names have no business in a cache, or on a terminal."""
 _NO_MODELS = ("mmproj", "imatrix")
 """GGUF files that go with a model and are none."""
+_SHOWN = 5
+"""Files that an error names at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,12 @@ def choose(repository: HubRepository, asked: ModelName, usual: str = USUAL) -> P
     if not asked.wanted and len({x.name for x in there}) == 1:
         return there[0]
     path = Path(str(asked))
+    if not there and (unusable := _unusable(repository)):
+        raise ModelError(
+            path,
+            f"{repository.name} has GGUF files, but none that can be used: {unusable}",
+            fix="Pull it from another repository, or fetch the file yourself and give its path.",
+        )
     if not there:
         raise ModelError(
             path,
@@ -91,6 +99,25 @@ def choose(repository: HubRepository, asked: ModelName, usual: str = USUAL) -> P
     raise ModelError(
         path, f"{repository.name} has no {wanted}", fix=f"It has {have}; name one after a colon."
     )
+
+
+def _unusable(repository: HubRepository) -> str:
+    """The GGUF files of a repository that has no model for us, each with the reason."""
+    paths = [x.path for x in repository.files if x.path.lower().endswith(".gguf")]
+    names = [PurePosixPath(path).name for path in paths]
+    reasons = []
+    for name in dict.fromkeys(names):
+        if any(x in name.lower() for x in _NO_MODELS):
+            reason = "goes with a model and is none"
+        elif not _PLAIN.fullmatch(name):
+            reason = "its name has other characters than letters, digits, . _ + - and .gguf"
+        elif names.count(name) > 1:
+            reason = "several folders have one of that name"
+        else:
+            reason = "other parts of it are missing"
+        reasons.append(f"{ascii(name)[1:-1]} ({reason})")
+    more = f" and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
+    return "; ".join(reasons[:_SHOWN]) + more
 
 
 def listed(names: Iterable[str]) -> str:

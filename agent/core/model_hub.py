@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.core.config import quiet_hub_library
-from agent.core.downloads import Failure, network_error
+from agent.core.downloads import Failure, misled, network_error
 from agent.core.errors import DownloadError
-from agent.core.model_name import parse_name
+from agent.core.http_errors import without_password
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
 _TIMEOUT_S = 30.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MOST_BYTES = 1 << 50
+"""No file of a model is larger."""
 _ENDPOINT_FIX = "Is HF_ENDPOINT a hub or a mirror of it, and is there no login page on the way?"
 
 
@@ -63,29 +65,32 @@ def look_up(repository: str, *, endpoint: str, token: str) -> HubRepository:
             )
         finally:
             close_session()
-    commit = info.sha or "main"
-    told = parse_name(info.id)
-    return HubRepository(
-        # As its owner spells it; what could be no name of a folder stays out.
-        name=info.id if told and told.is_repository and not told.wanted else repository,
-        commit=commit,
-        files=tuple(
-            HubFile(
-                path=each.rfilename,
-                url=hf_hub_url(repository, each.rfilename, revision=commit, endpoint=endpoint),
-                size=(each.lfs.size if each.lfs else each.size) or 0,
-                sha256=_checked(each.lfs.sha256) if each.lfs else "",
-            )
-            for each in info.siblings or ()
-        ),
-        licence=_licence(info),
-    )
+        commit = _text(info.sha or "main")
+        told = _text(info.id)
+        return HubRepository(
+            # As its owner spells it; one that was renamed stays what it was asked by, so that it is
+            # found by that name again.
+            name=told if told.lower() == repository.lower() else repository,
+            commit=commit,
+            files=tuple(
+                HubFile(
+                    path=_text(each.rfilename),
+                    url=hf_hub_url(repository, each.rfilename, revision=commit, endpoint=endpoint),
+                    size=_size(each.lfs.size if each.lfs else each.size),
+                    sha256=_checked(_text(each.lfs.sha256)) if each.lfs else "",
+                )
+                for each in info.siblings or ()
+            ),
+            licence=_licence(info),
+        )
 
 
-def refusal(status: int | None, repository: str, *, token: str, code: str = "") -> str:
-    """What to do about an answer that refuses; empty where that says nothing more. `code` is what
-    the hub calls the reason."""
-    page = f"https://huggingface.co/{repository}"
+def refusal(
+    status: int | None, repository: str, *, endpoint: str, token: str, code: str = ""
+) -> str:
+    """What to do about an answer of `endpoint` that refuses; empty where that says nothing more.
+    `code` is what the hub calls the reason."""
+    page = f"{without_password(endpoint)}/{repository}"
     if code == "GatedRepo" or (status == 403 and token):
         return (
             f"Accept its licence at {page} with the account of HF_TOKEN"
@@ -104,6 +109,24 @@ def refusal(status: int | None, repository: str, *, token: str, code: str = "") 
     if status == 404:
         return f"Check the name at {page}; `turbo models list` shows ours."
     return ""
+
+
+def _text(value: object) -> str:
+    """A text of the answer; the library passes on whatever the hub sent. Raises TypeError."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _size(value: object) -> int:
+    """Bytes of a file, 0 where none are told. Raises TypeError, ValueError."""
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{value!r} is no size")
+    if not 0 <= value < _MOST_BYTES:
+        raise ValueError(f"{value} is no size")
+    return value
 
 
 def _checked(digest: str) -> str:
@@ -130,9 +153,14 @@ def _hub_errors(endpoint: str, repository: str, token: str) -> Iterator[None]:
         status = error.response.status_code
         code = error.response.headers.get("X-Error-Code", "")
         reason = f"answered {status} {error.response.reason_phrase}".rstrip()
-        fix = refusal(status, repository, token=token, code=code) or "Try again later."
+        fix = (
+            refusal(status, repository, endpoint=endpoint, token=token, code=code)
+            or "Try again later."
+        )
         message = f"{endpoint} {reason} for {repository}."
         raise DownloadError(message, fix=fix, status=status) from error
+    except (httpx2.TooManyRedirects, httpx2.UnsupportedProtocol) as error:
+        raise misled(endpoint, error) from error
     except httpx2.RequestError as error:
         what: Failure = "lost"
         if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)):
@@ -147,7 +175,7 @@ def _hub_errors(endpoint: str, repository: str, token: str) -> Iterator[None]:
         ) from error
     except HFValidationError as error:
         raise DownloadError(f"{repository} is no name of a repository: {error}", fix="") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DownloadError(
             f"{endpoint} answered, but not as the hub does for a repository.", fix=_ENDPOINT_FIX
         ) from error

@@ -44,4 +44,8 @@ def parse_name(text: str) -> ModelName | None:
 def name_in(path: Path) -> ModelName | None:
     """The name that a setting of type Path holds; None when it is a path: one of a file that is
     there, or one that can be no name."""
-    return None if path.exists() else parse_name(str(path))
+    try:
+        there = path.exists()
+    except OSError:  # too long for a file
+        there = False
+    return None if there else parse_name(str(path))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import httpx
 
 from agent.core.config import Settings, models_dir
 from agent.core.downloads import Watch, download, internet
-from agent.core.errors import DownloadError, ModelError
+from agent.core.errors import DownloadError, ModelError, SettingsError
 from agent.core.folders import cache_folder
 from agent.core.gguf_info import read_gguf
 from agent.core.http_errors import checked_url
@@ -59,7 +60,7 @@ def pull(name: ModelName, settings: Settings, *, watch: Watch, say: Say) -> Pull
     be had whole; what arrived is kept then, and the next pull goes on from there.
     """
     repository, usual = repository_of(name), usual_of(name)
-    there = find_stored(repository, name.wanted or usual, usual)
+    there = find_stored(repository, name.wanted or usual)
     if there is not None:
         return Pulled(model=there, fetched=False)
     if settings.hf_hub_offline:
@@ -70,7 +71,7 @@ def pull(name: ModelName, settings: Settings, *, watch: Watch, say: Say) -> Pull
             "here.",
         )
     endpoint = checked_url(settings.hf_endpoint, "HF_ENDPOINT")
-    token = settings.hf_token.get_secret_value() if settings.hf_token else ""
+    token = _token(settings)
     with internet() as client:
         found = look_up(repository, endpoint=endpoint, token=token)
         chosen = choose(found, name, usual)
@@ -97,6 +98,7 @@ class _Pull:
         self._repository = repository
         self._chosen = chosen
         self._token = token
+        self._endpoint = settings.hf_endpoint.rstrip("/")
         self._limit = math.floor(settings.model_cache_max_gb * GIB)
         self._watch = watch
         self._say = say
@@ -107,7 +109,7 @@ class _Pull:
             self._folder.mkdir(parents=True, exist_ok=True)
             with self._alone():
                 wanted = self._chosen.name
-                there = find_stored(self._repository.name, wanted, wanted)
+                there = find_stored(self._repository.name, wanted)
                 if there is not None:  # somebody else was faster
                     return Pulled(model=there, fetched=False)
                 self._drop_stale()
@@ -192,7 +194,14 @@ class _Pull:
         return model_digest(target, cache_folder("digests")) == file.sha256
 
     def _explained(self, error: DownloadError, part: Path) -> DownloadError:
-        fix = refusal(error.status, self._repository.name, token=self._token) or error.fix
+        told = refusal(
+            error.status,
+            self._repository.name,
+            endpoint=self._endpoint,
+            token=self._token,
+            code=error.code,
+        )
+        fix = told or error.fix
         with contextlib.suppress(OSError):
             if kept := part.stat().st_size:
                 fix = f"{fix}\n{gib(kept)} of it are kept: the same command goes on from there."
@@ -239,6 +248,18 @@ class _Pull:
                 f"{error.filename or models_dir()} cannot be written: {error.strerror or error}",
                 fix="Make room, make that folder writable, or set XDG_CACHE_HOME to another one.",
             ) from None
+
+
+def _token(settings: Settings) -> str:
+    """HF_TOKEN without the blanks and the line's end that come along from a file; empty without
+    one. Raises SettingsError, which never shows it, for what no header can hold."""
+    token = settings.hf_token.get_secret_value().strip() if settings.hf_token else ""
+    if not re.fullmatch(r"[!-~]*", token):
+        raise SettingsError(
+            "HF_TOKEN holds blanks, line ends or other characters that no token has.",
+            fix="Copy it again from huggingface.co/settings/tokens, or unset it.",
+        )
+    return token
 
 
 def _refuse_unchecked(chosen: Published) -> None:

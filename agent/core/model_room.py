@@ -7,14 +7,16 @@ that the cache is within its limit at the end.
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.config import models_dir
 from agent.core.errors import ModelError
-from agent.core.model_store import StoredModel, changing, remove, stored_models, unfinished_parts
+from agent.core.model_remains import remains
+from agent.core.model_store import StoredModel, remove, stored_models
 
 GIB = 1 << 30
 
@@ -30,8 +32,6 @@ class Occupant:
     """False when it is in use."""
     free: bool
     """Nobody used it when we looked."""
-    whole: bool = True
-    """False: files on their way, or given up."""
 
 
 def occupants(keep: str = "") -> list[Occupant]:
@@ -39,15 +39,14 @@ def occupants(keep: str = "") -> list[Occupant]:
     repository:quantisation) counts as used."""
     found = [
         Occupant(
-            what=each.asked_as,
+            what=f"{each.asked_as} ({_kind(each)})" if each.fault else each.asked_as,
             size=each.size,
             used_at=each.used_at,
             remove=_remover(each),
-            free=not each.in_use and each.asked_as != keep,
+            free=not each.in_use and (each.asked_as != keep or bool(each.fault)),
         )
-        for each in stored_models()
+        for each in (*stored_models(), *remains())
     ]
-    found += _unfinished()
     return sorted(found, key=lambda each: each.used_at)
 
 
@@ -70,11 +69,11 @@ def refuse_too_large(name: Path, size: int, limit: int, missing: int) -> None:
     """Raise ModelError when a model of `size` bytes, of which `missing` are to be fetched, cannot
     come within the limit of the cache or on the disk, whatever is removed."""
     if size > limit:
+        enough = math.ceil(size / GIB * 10) / 10
         raise ModelError(
             name,
             f"it has {gib(size)}, more than the model cache may have ({gib(limit)})",
-            fix=f"Set MODEL_CACHE_MAX_GB to at least {size / GIB:.1f}, or pull a smaller "
-            "quantisation.",
+            fix=f"Set MODEL_CACHE_MAX_GB to at least {enough}, or pull a smaller quantisation.",
         )
     there = occupants()
     kept = sum(entry.size for entry in there if not entry.free)
@@ -104,24 +103,8 @@ def gib(size: int) -> str:
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.1f} MiB"
 
 
-def _unfinished() -> Iterator[Occupant]:
-    for path, name in unfinished_parts():
-        with contextlib.suppress(OSError):
-            about = path.stat()
-            yield Occupant(
-                what=f"{name} (not whole)",
-                size=about.st_size,
-                used_at=about.st_mtime,
-                remove=_unfinished_remover(path, name),
-                free=_is_free(path.parent, name),
-                whole=False,
-            )
-
-
-def _is_free(folder: Path, name: str) -> bool:
-    with contextlib.suppress(OSError), changing(folder, name) as ours:
-        return ours
-    return False
+def _kind(model: StoredModel) -> str:
+    return "not whole" if model.unfinished else "damaged"
 
 
 def _remover(model: StoredModel) -> Callable[[], bool]:
@@ -130,16 +113,5 @@ def _remover(model: StoredModel) -> Callable[[], bool]:
             return remove(model)
         except OSError:
             return False
-
-    return removed
-
-
-def _unfinished_remover(path: Path, name: str) -> Callable[[], bool]:
-    def removed() -> bool:
-        with contextlib.suppress(OSError), changing(path.parent, name) as ours:
-            if ours:
-                path.unlink(missing_ok=True)
-            return ours
-        return False
 
     return removed

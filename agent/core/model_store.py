@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,11 +64,16 @@ class StoredModel:
     """Of its file, without part and ending."""
     used_at: float
     """When it was used or fetched last, in seconds since the epoch."""
+    fault: str = ""
+    """Why it is no whole model (model_remains.py); empty for one that is."""
+    unfinished: bool = False
+    """That is because its pull is not finished."""
 
     @property
     def path(self) -> Path:
         """The file that a server opens."""
-        return self.folder / self.record.files[0].name
+        files = self.record.files
+        return self.folder / (files[0].name if files else f"{self.name}.gguf")
 
     @property
     def size(self) -> int:
@@ -79,6 +84,15 @@ class StoredModel:
     def asked_as(self) -> str:
         """By what it can be named."""
         return f"{self.record.repository}:{self.record.quantisation or self.name}"
+
+    def is_of(self, repository: str) -> bool:
+        """Whether it was pulled from there, however that is spelled."""
+        return self.record.repository.lower() == repository.lower()
+
+    def is_called(self, wanted: str) -> bool:
+        """Whether that is its quantisation or the name of its file."""
+        names = (self.name, self.path.name, f"{self.name}.gguf")
+        return wanted in names or wanted.upper() == self.record.quantisation
 
     @property
     def in_use(self) -> bool:
@@ -99,15 +113,20 @@ def stored_models() -> list[StoredModel]:
     return sorted(found, key=lambda each: (-each.used_at, each.name))
 
 
-def find_stored(repository: str, wanted: str, usual: str) -> StoredModel | None:
-    """The model of a repository in the quantisation, or of the file name, that is wanted. When
-    none is named: the usual one, else the largest."""
-    there = [x for x in stored_models() if x.record.repository.lower() == repository.lower()]
-    for each in there:
-        named = wanted or usual
-        if named.upper() == each.record.quantisation or named in (each.name, each.path.name):
-            return each
-    return None if wanted else max(there, key=lambda each: each.size, default=None)
+def named(
+    models: Sequence[StoredModel], repository: str, wanted: str, usual: str
+) -> list[StoredModel]:
+    """Those of a repository in the quantisation, or of the file name, that is wanted. When none is
+    named: the usual ones, else all."""
+    there = [each for each in models if each.is_of(repository)]
+    exact = [each for each in there if wanted in (each.name, each.path.name)]
+    called = exact or [each for each in there if each.is_called(wanted or usual)]
+    return called if wanted else called or there
+
+
+def find_stored(repository: str, wanted: str) -> StoredModel | None:
+    """The whole model of a repository in that quantisation, or of that file name."""
+    return next(iter(named(stored_models(), repository, wanted, wanted)), None)
 
 
 def model_of(path: Path) -> StoredModel | None:
@@ -206,15 +225,43 @@ def unfinished_parts() -> Iterator[tuple[Path, str]]:
         yield path, path.name[1 : -len(_PART) - _DIGITS - 1]
 
 
-def _read(path: Path) -> StoredModel | None:
-    """The model of a record; None when the record or one of the files is not what it should be."""
+def is_ours(folder: Path, name: str) -> bool:
+    """Whether a model of that name was pulled into the folder, or was about to be."""
+    return lock_of(folder, name).exists()
+
+
+def read_record(folder: Path, name: str) -> Record | None:
+    """The record of a model; None where there is none that can be read."""
     try:
-        record = Record.model_validate_json(path.read_bytes())
-        used_at = path.stat().st_mtime
-        whole = all((path.parent / file.name).stat().st_size == file.size for file in record.files)
+        record = Record.model_validate_json((folder / f"{name}{_RECORD}").read_bytes())
     except (OSError, ValidationError):
         return None
-    if not record.files or not whole:
+    return record if record.files else None
+
+
+def fault_of(record: Record | None, folder: Path, name: str) -> str:
+    """Why the files of a model are not those of its record; empty when they are, by their size."""
+    if record is None:
+        path = folder / f"{name}{_RECORD}"
+        return f"its record {path.name} {'cannot be read' if path.exists() else 'is missing'}"
+    for file in record.files:
+        try:
+            size = (folder / file.name).stat().st_size
+        except OSError:
+            return f"{file.name} is missing"
+        if size != file.size:
+            return f"{file.name} has {size:,} bytes of {file.size:,}"
+    return ""
+
+
+def _read(path: Path) -> StoredModel | None:
+    """The model of a record; None when the record or one of the files is not what it should be."""
+    folder, name = path.parent, path.name.removesuffix(_RECORD)
+    record = read_record(folder, name)
+    if record is None or fault_of(record, folder, name):
         return None
-    name = path.name.removesuffix(_RECORD)
-    return StoredModel(record=record, folder=path.parent, name=name, used_at=used_at)
+    try:
+        used_at = path.stat().st_mtime
+    except OSError:
+        return None
+    return StoredModel(record=record, folder=folder, name=name, used_at=used_at)

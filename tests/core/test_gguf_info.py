@@ -197,3 +197,36 @@ def test_a_damaged_file_is_read_or_refused(
             read_gguf(path)
         except ModelError:
             continue
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("context_length", 0),
+        ("embedding_length", 0),
+        ("attention.head_count", 0),
+        ("block_count", 0),
+        ("block_count", 2_147_483_647),
+    ],
+)
+def test_sizes_that_no_model_has(model, key: str, value: int) -> None:
+    with pytest.raises(ModelError, match=f"damaged: its llama.{key} is"):
+        read_gguf(model(gguf({**BASIC, f"llama.{key}": value})))
+
+
+def test_a_model_without_attention_has_no_heads(model) -> None:
+    values = {k.replace("llama.", "mamba."): v for k, v in BASIC.items()}
+    values |= {"general.architecture": "mamba", "mamba.attention.head_count": 0}
+    assert read_gguf(model(gguf(values))).head_count == 0
+
+
+@pytest.mark.parametrize("content", [gguf(version=99), b"GGUF" + struct.pack(">IQQ", 3, 0, 0)])
+def test_a_whole_file_of_another_kind_is_not_to_be_fetched_again(model, content: bytes) -> None:
+    with pytest.raises(ModelError) as caught:
+        read_gguf(model(content))
+    assert "another edition" in caught.value.fix
+
+
+def test_a_name_does_not_steer_the_terminal(model) -> None:
+    told = read_gguf(model(gguf({**BASIC, "general.name": "a\x1b[2J\nb"}))).name
+    assert told == "a[2J b"

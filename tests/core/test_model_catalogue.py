@@ -54,13 +54,16 @@ GOOD = PACKAGED.read_text().split("[[model]]")[1]
         (('licence = "', 'license = "x"\nlicence = "'), "license: Extra inputs"),
         (('name = "qwen3-coder-30b-a3b"\n', ""), "model number 1: name: Field required"),
         (("parameters = ", "parameters = = "), "line"),
+        (('note = "', 'quantisation = "Q9_9"\nnote = "'), "sizes has no Q9_9"),
+        (("[[model]]", "[[models]]"), "unknown key models"),
+        (("[[model]]", "[model]"), "model is one table"),
     ],
 )
 def test_a_wrong_catalogue_names_file_entry_and_key(
     tmp_path: Path, change: tuple[str, str], said: str
 ) -> None:
     path = tmp_path / "models.toml"
-    path.write_text("[[model]]" + GOOD.replace(*change))
+    path.write_text(f"[[model]]{GOOD}".replace(*change))
     with pytest.raises(SettingsError, match=re.escape(said)) as caught:
         read_catalogue(path)
     assert str(path) in caught.value.message
@@ -80,6 +83,18 @@ def test_the_users_entries_come_first_and_take_the_place_of_ours(
     entry = find_entry(ModelName(name="qwen3-coder-30b-a3b"))
     assert entry is not None
     assert entry.repository.startswith("acme/")
+
+
+def test_an_entry_of_ones_own_needs_little(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text("")
+    assert read_catalogue(path) == ()
+    entry = 'name = "mine"\nrepository = "a/b"\nlicence = "mit"\nparameters = 7.6\n'
+    path.write_text(f"[[model]]\n{entry}sizes = {{ Q4_K_M = 4000000000 }}\n")
+    (advice,) = advise(read_catalogue(path), LAPTOP, Settings())
+    assert (advice.verdict, "network" in advice.why) == ("unknown", True)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        read_catalogue(tmp_path)
 
 
 def test_the_best_that_fits_comes_first() -> None:
@@ -108,6 +123,27 @@ def test_a_dense_giant_is_slow_on_a_cpu_and_welcome_on_a_card() -> None:
     verdicts = {each.entry.name: each for each in advise(ENTRIES, carded, Settings())}
     assert verdicts["devstral-small-2-24b"].verdict == "fits"
     assert "on the GPU" in verdicts["devstral-small-2-24b"].why
+
+
+@pytest.mark.parametrize(
+    ("cores", "name"),
+    [(1, "qwen2.5-coder-0.5b"), (2, "qwen2.5-coder-1.5b"), (8, "qwen3-coder-30b-a3b")],
+)
+def test_few_cores_are_advised_a_small_dense_model(cores: int, name: str) -> None:
+    machine = replace(LAPTOP, memory_available=60 << 30, physical_cores=cores)
+    best = best_fitting(ENTRIES, machine, Settings())
+    assert best is not None
+    assert best.name == name
+
+
+def test_a_reserve_is_named_where_it_decides() -> None:
+    (entry,) = (each for each in ENTRIES if each.name == "qwen2.5-coder-7b")
+    needed = advise([entry], LAPTOP, Settings())[0].needed
+    assert needed is not None
+    (tight,) = advise([entry], replace(LAPTOP, memory_available=needed + 1), Settings())
+    assert (tight.verdict, "kept in reserve" in tight.why) == ("too large", True)
+    (short,) = advise([entry], replace(LAPTOP, memory_available=needed - 1), Settings())
+    assert "reserve" not in short.why
 
 
 def test_what_does_not_fit_comes_last_with_its_class() -> None:

@@ -24,7 +24,7 @@ from agent.core.config import Settings, models_dir
 from agent.core.errors import DownloadError, ModelError, SettingsError
 from agent.core.model_name import ModelName, parse_name
 from agent.core.model_pull import Pulled, pull
-from agent.core.model_store import stored_models, unfinished_parts
+from agent.core.model_store import find_stored, stored_models, unfinished_parts
 
 REPOSITORY = "acme/coder-1b-GGUF"
 FILE = "coder-1b-q4_k_m.gguf"
@@ -265,7 +265,7 @@ def test_a_licence_that_was_not_accepted(hub: HubServer) -> None:
     hub.token = "hf_right"
     with pytest.raises(DownloadError, match="403") as caught:
         get(hub, hf_token="hf_right")
-    assert f"Accept its licence at https://huggingface.co/{REPOSITORY}" in caught.value.fix
+    assert f"Accept its licence at {hub.url}/{REPOSITORY}" in caught.value.fix
 
 
 def closed_port() -> int:
@@ -495,3 +495,99 @@ def test_nothing_else_is_asked_of_the_hub(hub: HubServer) -> None:
     paths = [path for _, path, _ in hub.asked]
     assert paths[0] == f"/api/models/{REPOSITORY}?blobs=true"
     assert len(paths) == 3
+
+
+def test_a_repository_that_was_renamed_is_found_by_the_name_it_was_pulled_by(
+    hub: HubServer,
+) -> None:
+    hub.repositories[REPOSITORY]["id"] = "new-owner/renamed-GGUF"
+    done = get(hub)
+    assert done.model.record.repository == REPOSITORY
+    assert get(hub) == Pulled(model=done.model, fetched=False)
+    assert find_stored(REPOSITORY, "Q4_K_M") == done.model
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("size", "big"),
+        ("size", -5),
+        ("size", 1.5),
+        ("size", True),
+        ("size", 10**30),
+        ("rfilename", 5),
+        ("rfilename", None),
+    ],
+)
+@pytest.mark.parametrize("large", [True, False])
+def test_values_of_the_hub_that_cannot_be(
+    hub: HubServer, key: str, value: object, large: bool
+) -> None:
+    sibling = hub.repositories[REPOSITORY]["siblings"][0 if large else 1]
+    (sibling["lfs"] if large and key == "size" else sibling)[key] = value
+    with pytest.raises(DownloadError, match="not as the hub does"):
+        get(hub)
+    assert there() == []
+
+
+def test_a_card_of_the_hub_that_is_none(hub: HubServer) -> None:
+    hub.repositories[REPOSITORY]["cardData"] = "x"
+    with pytest.raises(DownloadError, match="not as the hub does"):
+        get(hub)
+
+
+@pytest.mark.parametrize("token", ["hf_secret123\n", " hf_secret123 "])
+def test_blanks_around_a_token_are_dropped(hub: HubServer, token: str) -> None:
+    hub.token = "hf_secret123"
+    hub.private.add(REPOSITORY)
+    assert get(hub, hf_token=token).fetched
+
+
+@pytest.mark.parametrize("token", ["hf_se\ncret", "hf_se cret", "hf_s\u00e9cret", "hf_\x7fsecret"])
+def test_a_token_that_cannot_be_is_never_shown(hub: HubServer, token: str) -> None:
+    with pytest.raises(SettingsError, match="HF_TOKEN") as caught:
+        get(hub, hf_token=token)
+    assert token not in str(caught.value)
+    assert "cret" not in str(caught.value)
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize(
+    ("names", "shown", "reason"),
+    [
+        (["my model-q4_k_m.gguf"], "my model-q4_k_m.gguf", "its name has other characters"),
+        (["m\u00fcller-q4_k_m.gguf"], "m\\xfcller-q4_k_m.gguf", "its name has other characters"),
+        (["a-q4_k_m.GGUF"], "a-q4_k_m.GGUF", "its name has other characters"),
+        (["mmproj-f16.gguf"], "mmproj-f16.gguf", "goes with a model and is none"),
+        (["a-q4_k_m-00001-of-00002.gguf"], "00001-of-00002.gguf", "other parts of it are missing"),
+        (["x/a-q4_k_m.gguf", "y/a-q4_k_m.gguf"], "a-q4_k_m.gguf", "several folders"),
+    ],
+)
+def test_gguf_files_that_cannot_be_used_are_named(
+    hub: HubServer, names: list[str], shown: str, reason: str
+) -> None:
+    hub.publish(REPOSITORY, dict.fromkeys(names, model()))
+    with pytest.raises(ModelError, match="has GGUF files, but none") as caught:
+        get(hub)
+    assert f"{shown} ({reason}" in caught.value.message
+
+
+@pytest.mark.parametrize("of_the_file", [True, False])
+@pytest.mark.parametrize("target", ["self", "file:///etc/passwd"])
+def test_redirects_that_lead_nowhere(hub: HubServer, target: str, of_the_file: bool) -> None:
+    path = f"/{REPOSITORY}/resolve/{COMMIT}/{FILE}" if of_the_file else f"/api/models/{REPOSITORY}"
+    hub.statuses[path] = (302, {"Location": path if target == "self" else target})
+    with pytest.raises(DownloadError, match="redirects to where nothing can be fetched") as caught:
+        get(hub)
+    assert "HF_ENDPOINT" in caught.value.fix
+    assert "online" not in caught.value.fix
+
+
+def test_a_mirror_is_named_where_it_refuses(hub: HubServer) -> None:
+    hub.gated.add(REPOSITORY)
+    with pytest.raises(DownloadError) as caught:
+        get(hub)
+    assert f"Accept its licence at {hub.url}/{REPOSITORY}" in caught.value.fix
+    with pytest.raises(DownloadError) as caught:
+        get(hub, "acme/none-GGUF")
+    assert f"{hub.url}/acme/none-GGUF" in caught.value.fix

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,9 @@ from agent.core.config import Settings, embedded_model, models_dir
 from agent.core.errors import ModelError
 from agent.core.gguf_names import GgufName
 from agent.core.model_choice import chosen_model
-from agent.core.model_name import name_in, parse_name
+from agent.core.model_lookup import to_be_changed, to_be_used
+from agent.core.model_name import ModelName, name_in, parse_name
+from agent.core.model_remains import remains
 from agent.core.model_room import GIB, make_room, refuse_too_large
 from agent.core.model_store import (
     Record,
@@ -125,7 +127,7 @@ def test_what_is_left_of_a_pull_goes_like_a_model() -> None:
     part.write_bytes(b"x" * 1000)
     os.utime(part, (1, 1))
     new = store("a/new-GGUF")
-    assert [entry.what for entry in make_room(new.size)] == ["coder (not whole)"]
+    assert [entry.what for entry in make_room(new.size)] == ["a/b-GGUF:coder (not whole)"]
     assert not part.exists()
 
 
@@ -144,7 +146,7 @@ def test_a_model_without_a_right_record_is_none(record: str) -> None:
     model = store()
     (model.folder / f"{model.name}.json").write_text(record)
     assert stored_models() == []
-    assert find_stored("acme/coder-GGUF", "", "Q4_K_M") is None
+    assert find_stored("acme/coder-GGUF", "Q4_K_M") is None
 
 
 def test_damage_is_found_by_reading_all_of_it() -> None:
@@ -169,14 +171,64 @@ def test_a_model_that_is_being_removed_is_not_used(monkeypatch: pytest.MonkeyPat
     assert "turbo models pull acme/coder-GGUF:Q4_K_M" in caught.value.fix
 
 
-def test_without_a_quantisation_the_usual_one_else_the_largest() -> None:
+def meant(text: str) -> ModelName:
+    name = parse_name(text)
+    assert name is not None
+    return name
+
+
+def test_without_a_quantisation_the_usual_one_else_the_only_one() -> None:
     small = store(quantisation="Q2_K")
-    large = store(quantisation="Q8_0", data=gguf(data=DATA * 3))
-    assert find_stored("ACME/coder-gguf", "", "Q4_K_M") == large
+    assert to_be_used(meant("ACME/coder-gguf")) == small
+    store(quantisation="Q8_0")
+    with pytest.raises(ModelError, match="several are") as caught:
+        to_be_used(meant("acme/coder-GGUF"))
+    assert "acme/coder-GGUF:Q2_K, acme/coder-GGUF:Q8_0" in caught.value.message
     usual = store(quantisation="Q4_K_M")
-    assert find_stored("acme/coder-GGUF", "", "Q4_K_M") == usual
-    assert find_stored("acme/coder-GGUF", "q2_k", "Q4_K_M") == small
-    assert find_stored("acme/coder-GGUF", "Q6_K", "Q4_K_M") is None
+    assert to_be_used(meant("acme/coder-GGUF")) == usual
+    assert to_be_used(meant("acme/coder-GGUF:q2_k")) == small
+    assert to_be_used(meant("acme/coder-GGUF:Q6_K")) is None
+
+
+def test_what_is_removed_is_never_guessed() -> None:
+    other = store(quantisation="Q8_0")
+    with pytest.raises(ModelError, match="another than the usual one") as caught:
+        to_be_changed(meant("acme/coder-GGUF"), "rm")
+    assert caught.value.fix == "Name it: turbo models rm acme/coder-GGUF:Q8_0"
+    assert to_be_changed(meant("acme/coder-GGUF:Q8_0"), "rm") == [other]
+    usual = store(quantisation="Q4_K_M")
+    with pytest.raises(ModelError, match="several are"):
+        to_be_changed(meant("acme/coder-GGUF"), "rm")
+    remove(other)
+    assert to_be_changed(meant("acme/coder-GGUF"), "rm") == [usual]
+
+
+def cut(model: StoredModel) -> None:
+    os.truncate(model.path, 10)
+
+
+def no_record(model: StoredModel) -> None:
+    (model.folder / f"{model.name}.json").unlink()
+
+
+def no_right_record(model: StoredModel) -> None:
+    (model.folder / f"{model.name}.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [cut, no_record, no_right_record])
+def test_a_damaged_model_takes_room_and_can_go(damage: Callable[[StoredModel], None]) -> None:
+    model = store()
+    with using(model.path):  # it leaves the lock of who has to do with it
+        pass
+    damage(model)
+    (left,) = remains()
+    assert (left.asked_as, left.unfinished) == (model.asked_as, False)
+    with pytest.raises(ModelError, match="damaged in the model cache") as caught:
+        to_be_used(meant("acme/coder-GGUF"))
+    assert "turbo models pull acme/coder-GGUF" in caught.value.fix
+    assert [entry.what for entry in make_room(0)] == ["acme/coder-GGUF:Q4_K_M (damaged)"]
+    assert remains() == []
+    assert not model.path.exists()
 
 
 @pytest.mark.parametrize(
