@@ -26,17 +26,31 @@ def hold(path: Path, *, patience_s: float = _LOOK_S, shared: bool = False) -> It
     """Hold `path`, which is made and stays; False when somebody else still does after `patience_s`
     seconds. Several may hold it at once when all of them do so `shared`.
 
-    Raises OSError when the file cannot be made or locked.
+    Whoever holds it alone may remove it. Raises OSError when it cannot be made or locked.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    give_up_at = time.monotonic() + patience_s
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            while not (held := _lock(handle, how)) and time.monotonic() < give_up_at:
+                time.sleep(_PAUSE_S)
+            if held and not _is_still(path, handle):
+                # Its holder has removed it while we waited, maybe with its folder.
+                path.parent.mkdir(parents=True, exist_ok=True)
+                continue
+            yield held
+            return
+        finally:
+            os.close(handle)
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    """Whether the file that was opened is the one that has the name now."""
     try:
-        give_up_at = time.monotonic() + patience_s
-        while not (held := _lock(handle, how)) and time.monotonic() < give_up_at:
-            time.sleep(_PAUSE_S)
-        yield held
-    finally:
-        os.close(handle)
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 def is_held(path: Path) -> bool:

@@ -180,7 +180,12 @@ def remove(model: StoredModel) -> bool:
             (model.folder / f"{model.name}{_RECORD}").unlink(missing_ok=True)
             for file in model.record.files:
                 (model.folder / file.name).unlink(missing_ok=True)
-        return ours
+            lock_of(model.folder, model.name).unlink(missing_ok=True)
+    if ours:
+        for folder in (model.folder, model.folder.parent):
+            with contextlib.suppress(OSError):  # others lie there
+                folder.rmdir()
+    return ours
 
 
 def broken_files(model: StoredModel) -> list[Path]:

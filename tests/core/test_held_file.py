@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from agent.core.held_file import held_note, held_notes, hold, is_held, take_abandoned
@@ -74,3 +75,23 @@ def test_notes_of_the_living_and_of_the_killed(tmp_path: Path) -> None:
         assert list(take_abandoned(tmp_path, "user")) == ["of the other"]
         assert list(take_abandoned(tmp_path, "user")) == []
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_who_waits_for_a_file_that_its_holder_removes_holds_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "lock"
+    path.parent.mkdir()
+    held = threading.Event()
+    with hold(path) as ours:
+        assert ours
+
+        def wait() -> None:
+            with hold(path, patience_s=10) as later:
+                if later and is_held(path):
+                    held.set()
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        path.unlink()
+        path.parent.rmdir()
+    waiting.join(10)
+    assert held.is_set()

@@ -203,6 +203,12 @@ def test_what_is_removed_is_never_guessed() -> None:
     assert to_be_changed(meant("acme/coder-GGUF"), "rm") == [usual]
 
 
+def test_nothing_stays_of_a_model_that_was_removed() -> None:
+    model = store()
+    assert remove(model)
+    assert list(models_dir().iterdir()) == []
+
+
 def cut(model: StoredModel) -> None:
     os.truncate(model.path, 10)
 
