@@ -31,18 +31,26 @@ def hold(path: Path, *, patience_s: float = _LOOK_S, shared: bool = False) -> It
     how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     give_up_at = time.monotonic() + patience_s
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        handle = _opened(path)
         try:
             while not (held := _lock(handle, how)) and time.monotonic() < give_up_at:
                 time.sleep(_PAUSE_S)
             if held and not _is_still(path, handle):
-                # Its holder has removed it while we waited, maybe with its folder.
-                path.parent.mkdir(parents=True, exist_ok=True)
-                continue
+                continue  # its holder has removed it while we waited
             yield held
             return
         finally:
             os.close(handle)
+
+
+def _opened(path: Path) -> int:
+    """The file, made where it is missing; so is its folder, which a holder may have removed."""
+    flags = os.O_RDWR | os.O_CREAT
+    try:
+        return os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags, 0o600)
 
 
 def _is_still(path: Path, handle: int) -> bool:
