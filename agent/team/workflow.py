@@ -97,6 +97,11 @@ class Engine:
         return opened
 
     @property
+    def has_served(self) -> bool:
+        """Whether there ever was a backend, so that a run can have paid for answers."""
+        return self._opened is not None
+
+    @property
     def has_graph(self) -> bool:
         """Whether `graph` returns at once."""
         return self._importing is not None and self._importing.done()
@@ -189,7 +194,7 @@ async def run_task(task: Task, session: Session) -> RunResult:
     run = options.resume or new_run_name()
     record = Record(RunResult(status="failed", exit_code=1, task=task.title, run=run))
     restarts_before = session.engine.restarts
-    over = False
+    over = failed = False
     async with AsyncExitStack() as stack:
         try:
             workspace = await stack.enter_async_context(
@@ -216,6 +221,7 @@ async def run_task(task: Task, session: Session) -> RunResult:
                 await _carry_out(task, session, workspace, manifest, record, stack)
             over = True
         except TurboError as error:
+            failed = True
             record.end("failed", error.exit_code, str(error))
         except asyncio.CancelledError:
             record.end("interrupted", INTERRUPTED)
@@ -228,7 +234,9 @@ async def run_task(task: Task, session: Session) -> RunResult:
             record.end("failed", lacking.exit_code, str(lacking))
         finally:
             restarts = session.engine.restarts - restarts_before
-            resumable = record.result.resumable and not over
+            # what failed before there was a server has nothing to go on with: it is just run again
+            worth_it = bool(options.resume) or session.engine.has_served or not failed
+            resumable = record.result.resumable and worth_it and not over
             result = replace(record.measured(), restarts=restarts, resumable=resumable)
             journal.emit("run_finished", **result.event())
             session.ledger.enter(result)

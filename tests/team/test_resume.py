@@ -280,6 +280,15 @@ async def test_an_engine_that_failed_may_be_put_right(place: Place) -> None:
     assert (gone.last["status"], gone.last["resumable"]) == ("failed", True)
 
 
+async def test_a_run_that_never_had_an_engine_is_just_run_again(place: Place) -> None:
+    ended = await run_turbo("run", "--json", "--model", "/no/such.gguf", TASK, cwd=place.repository)
+    assert (ended.exit_code, ended.last["status"]) == (3, "failed")
+    assert ended.last["resumable"] is False
+    assert "resume" not in ended.err
+    listed = await run_turbo("runs", "list", cwd=place.repository)
+    assert "1 run, 0 unfinished" in listed.out
+
+
 @pytest.mark.parametrize("harm", ["corrupt", "late", "locked", "pruned", "torn"])
 async def test_what_is_kept_of_a_run_may_be_damaged(place: Place, harm: str) -> None:
     database = place.state / "checkpoints.sqlite"
