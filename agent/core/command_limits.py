@@ -51,7 +51,9 @@ def setter(limits: Limits) -> Callable[[], None] | None:
         resource.RLIMIT_CORE: 0,
     }
     if os.getuid() != 0:
-        wanted[resource.RLIMIT_NPROC] = _threads_of_user() + limits.processes + _ROOM_OF_OTHERS
+        # The kernel counts all of the user. Those of the whole machine are more and told at once;
+        # counting the user's own would look at every process before every command.
+        wanted[resource.RLIMIT_NPROC] = _all_threads() + limits.processes + _ROOM_OF_OTHERS
     values = {}
     for kind, limit in wanted.items():
         _, hard = resource.getrlimit(kind)
@@ -63,16 +65,6 @@ def setter(limits: Limits) -> Callable[[], None] | None:
             resource.setrlimit(kind, value)
 
     return set_them
-
-
-def _threads_of_user() -> int:
-    """Threads that run as this user, whom the kernel counts."""
-    uid, count = os.getuid(), 0
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.uids().real == uid:
-                count += process.num_threads()
-    return count
 
 
 class Watch:
@@ -103,11 +95,11 @@ class Watch:
 
 
 def _all_threads() -> int:
-    """Of the whole machine; 0 where the kernel does not tell in one line."""
+    """Of the whole machine; only the processes where the kernel does not tell in one line."""
     try:
         return int(_LOAD.read_text().split()[3].partition("/")[2])
     except (OSError, ValueError, IndexError):
-        return 0
+        return len(psutil.pids())
 
 
 def _count(leader: int) -> int:
