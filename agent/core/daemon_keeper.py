@@ -12,8 +12,6 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from agent.core.daemon_record import (
     Serving,
@@ -22,15 +20,14 @@ from agent.core.daemon_record import (
     note_answer,
     read_record,
 )
-from agent.core.errors import EngineError, ServerError
+from agent.core.errors import ServerError
+from agent.core.reviving import Reviver
 
-_MOST_IN_A_ROW = 3
-"""Servers that may fail under requests of ours without one answer between them."""
 _PAUSE_S = 0.05
 _LONG_S = 2.0
 
 
-class DaemonKeeper:
+class DaemonKeeper(Reviver):
     """The `Keeper` of a run on the daemon's server; use it as an async context manager."""
 
     def __init__(
@@ -44,28 +41,11 @@ class DaemonKeeper:
         """`timeout_s`: seconds that the daemon may take to start its server again. `on_restart` is
         told the reason each time, once the next server is ready; `notice` gets a line when that
         takes long."""
+        super().__init__(timeout_s=timeout_s, on_restart=on_restart)
         self._serving = serving
-        self._timeout_s = timeout_s
-        self._on_restart = on_restart
         self._notice = notice
         self._folder = daemon_folder()
-        self._lives = 1
         self._used_at = time.monotonic()
-        self._in_a_row = 0
-        self._reviving: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._reviving is not None:
-            self._reviving.cancel()
-            await asyncio.gather(self._reviving, return_exceptions=True)
 
     def death(self) -> ServerError | None:
         """Why the server of now is gone; None while it lives."""
@@ -75,48 +55,25 @@ class DaemonKeeper:
 
     def answered(self) -> None:
         """See `Keeper.answered`."""
-        self._in_a_row = 0
+        super().answered()
         self._used_at = time.monotonic()
         note_answer(self._folder)
 
     async def ready(self) -> int:
         """See `Keeper.ready`."""
-        if self._reviving is not None:
-            await asyncio.wait({self._reviving})
+        await super().ready()
         if not self._look() and self._may_have_slept():
             self._lives += 1  # it woke with empty slots, as if it had been started again
         self._used_at = time.monotonic()
         return self._lives
 
-    async def revive(self, life: int, error: EngineError) -> None:
-        """See `Keeper.revive`. Raises ServerError when the daemon has gone, when it takes too long,
-        and when several servers in a row gave no answer."""
-        if life == self._lives:
-            # Shielded: whoever waits for it may be cancelled, and others wait, too.
-            await asyncio.shield(self._start_reviving(error.message))
-
-    def revive_soon(self, life: int, reason: str) -> None:
-        """See `Keeper.revive_soon`."""
-        if life == self._lives:
-            self._start_reviving(reason)
-
-    def _start_reviving(self, reason: str) -> asyncio.Task[None]:
-        if self._reviving is None or self._reviving.done():
-            self._reviving = asyncio.create_task(self._revive(reason))
-            self._reviving.add_done_callback(_look_at_failure)
-        return self._reviving
-
     async def _revive(self, reason: str) -> None:
-        if self._in_a_row == _MOST_IN_A_ROW:
-            raise ServerError(
-                f"The daemon's llama-server failed {_MOST_IN_A_ROW + 1} times in a row without an "
-                f"answer between. The last time: {reason}",
-                log=self._serving.log,
-                fix="Another model, a smaller LLAMACPP_CONTEXT_SIZE or another llama-server "
-                "(LLAMACPP_BINARY_PATH) may do better, or a longer REQUEST_TIMEOUT_S; "
-                "`turbo server logs` says more.",
-            )
-        self._in_a_row += 1
+        self._one_more(
+            reason,
+            whose="The daemon's llama-server",
+            log=self._serving.log,
+            more="`turbo server logs`",
+        )
         self._serving.process.send_group(signal.SIGKILL)
         began = time.monotonic()
         give_up_at, told = began + self._timeout_s, False
@@ -152,12 +109,5 @@ class DaemonKeeper:
         if (now.url, now.api_key) != (before.url, before.api_key):
             return False  # that of another daemon
         self._serving = now
-        self._lives += 1
-        self._on_restart(reason.partition("\n")[0] or now.reason)
+        self._revived(reason or now.reason)
         return True
-
-
-def _look_at_failure(task: asyncio.Task[None]) -> None:
-    """Nobody may be waiting: whoever asks next meets the same failure."""
-    if not task.cancelled():
-        task.exception()
