@@ -16,7 +16,8 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from types import ModuleType
+from typing import Any, BinaryIO
 
 import httpx
 
@@ -28,8 +29,6 @@ _TIMEOUT = httpx.Timeout(30.0, connect=15.0)
 Watch = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Shows a download of this name and size; what it yields is told of every part, as `on_bytes` of
 `download` is."""
-Failure = Literal["unreachable", "silent", "lost"]
-"""How a network fails: nobody there, nothing comes, or cut off."""
 
 _CHUNK = 1 << 18
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0)
@@ -235,12 +234,7 @@ def _web_errors() -> Iterator[None]:
     except (httpx.TooManyRedirects, httpx.UnsupportedProtocol) as error:
         raise misled(str(error.request.url), error) from error
     except httpx.RequestError as error:
-        what: Failure = "lost"
-        if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
-            what = "unreachable"
-        elif isinstance(error, httpx.TimeoutException):
-            what = "silent"
-        raise network_error(str(error.request.url), what, error) from error
+        raise network_error(str(error.request.url), error, httpx) from error
 
 
 def misled(url: str, error: Exception) -> DownloadError:
@@ -253,18 +247,20 @@ def misled(url: str, error: Exception) -> DownloadError:
     )
 
 
-def network_error(url: str, what: Failure, error: Exception) -> DownloadError:
-    """Our exception for a network that failed; `error` is what the library says of it."""
+def network_error(url: str, error: Exception, client: ModuleType) -> DownloadError:
+    """Our exception for a network that failed; `error` is what the library `client` says of it,
+    which is httpx or has its exceptions."""
     host = urllib.parse.urlsplit(url).hostname or url
     detail = str(error) or type(error).__name__
     proxy = proxy_for(url)
-    if what == "unreachable" and proxy:
+    never_there = (client.ConnectError, client.ConnectTimeout, client.ProxyError)
+    if isinstance(error, never_there) and proxy:
         message = f"{host} cannot be reached through the proxy {proxy}: {detail}"
         fix = f"Correct HTTPS_PROXY (or HTTP_PROXY), or put {host} into NO_PROXY."
         return DownloadError(message, fix=fix)
-    if what == "unreachable":
+    if isinstance(error, never_there):
         message = f"{host} cannot be reached: {detail}"
-    elif what == "silent":
+    elif isinstance(error, client.TimeoutException):
         message = f"{host} sent nothing for {_TIMEOUT.read:g} s."
     else:
         message = f"The connection to {host} was lost: {detail}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.core.config import quiet_hub_library
-from agent.core.downloads import Failure, misled, network_error
+from agent.core.downloads import misled, network_error
 from agent.core.errors import DownloadError
 from agent.core.http_errors import without_password
 
@@ -162,12 +162,7 @@ def _hub_errors(endpoint: str, repository: str, token: str) -> Iterator[None]:
     except (httpx2.TooManyRedirects, httpx2.UnsupportedProtocol) as error:
         raise misled(endpoint, error) from error
     except httpx2.RequestError as error:
-        what: Failure = "lost"
-        if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)):
-            what = "unreachable"
-        elif isinstance(error, httpx2.TimeoutException):
-            what = "silent"
-        raise network_error(endpoint, what, error) from error
+        raise network_error(endpoint, error, httpx2) from error
     except OfflineModeIsEnabled as error:
         raise DownloadError(
             "huggingface_hub is told to be offline.",
