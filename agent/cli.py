@@ -17,6 +17,7 @@ import agent
 from agent import bench_cli, doctor_cli, models_cli, prefixes_cli, runs_cli, server_cli, tune_cli
 from agent.core.errors import TurboError, UsageError
 from agent.in_session import Reported, in_session
+from agent.options import AsEvents, Quiet, Repo, RunName, Verbose
 
 if TYPE_CHECKING:
     from agent.core.journal import Journal
@@ -57,9 +58,7 @@ def run(
     all_tasks: Annotated[
         bool, typer.Option("--all", help="Every tasks/*.md that is not done yet.")
     ] = False,
-    repo: Annotated[
-        Path | None, typer.Option(help="The repository; default: the one around this folder.")
-    ] = None,
+    repo: Repo = None,
     model: Annotated[
         Path | None, typer.Option(help="A GGUF model file, or the name of a model that was pulled.")
     ] = None,
@@ -75,11 +74,9 @@ def run(
         bool, typer.Option("--apply", help="Fast-forward the current branch when it is clean.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object per event on standard output.")
-    ] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show every event.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show only the outcome.")] = False,
+    as_json: AsEvents = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Turn tasks into commits. Without a task: the demo, in a temporary repository."""
 
@@ -108,15 +105,11 @@ def run(
 
 @app.command()
 def replay(
-    run: Annotated[str, typer.Argument(help="Name of a run, its beginning, or last.")],
-    repo: Annotated[
-        Path | None, typer.Option(help="The repository; default: the one around this folder.")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object per event on standard output.")
-    ] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show every event.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show only the outcome.")] = False,
+    run: RunName,
+    repo: Repo = None,
+    as_json: AsEvents = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run a run again from its manifest and name the first difference. Makes no branch."""
 

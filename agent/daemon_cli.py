@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent.options import AsObject
+
 if TYPE_CHECKING:
     from agent.core.config import Settings
     from agent.core.daemon_record import DaemonRecord
@@ -69,9 +71,7 @@ def stop(force: _Force = False) -> None:
 
 
 def status(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on standard output.")
-    ] = False,
+    as_json: AsObject = False,
 ) -> None:
     """Tell how the daemon is. Exit code 1 when none runs."""
     from agent.core.daemon_record import find_daemon

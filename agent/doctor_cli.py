@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.options import AsObject
+
 if TYPE_CHECKING:
     from agent.core.doctor_check import Check
 
@@ -20,9 +22,7 @@ def doctor(
     model: Annotated[
         Path | None, typer.Option(help="A GGUF model file, or a model's name.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on standard output.")
-    ] = False,
+    as_json: AsObject = False,
 ) -> None:
     """Examine binary, model, server, sandbox, git and disk, and say how to mend what is wrong.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.in_session import in_session
+from agent.options import AsEvents, AsList, AsObject, Quiet, Repo, RunName, Verbose
 
 if TYPE_CHECKING:
     from agent.core.journal import Journal
@@ -20,16 +21,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Earlier runs of a repository.", no_args_is_help=True)
 
-_Repo = Annotated[
-    Path | None, typer.Option(help="The repository; default: the one around this folder.")
-]
-_Run = Annotated[str, typer.Argument(help="Name of a run, its beginning, or last.")]
-
 
 @app.command("list")
 def list_all(
-    repo: _Repo = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As a JSON list.")] = False,
+    repo: Repo = None,
+    as_json: AsList = False,
 ) -> None:
     """List the runs, the newest first."""
     from agent.team.run_list import list_runs
@@ -47,11 +43,9 @@ def list_all(
 
 @app.command()
 def show(
-    run: _Run,
-    repo: _Repo = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on standard output.")
-    ] = False,
+    run: RunName,
+    repo: Repo = None,
+    as_json: AsObject = False,
 ) -> None:
     """Show the plan of a run, its candidates and reviews, what it cost, and where it is kept."""
     from agent.core.terminal import printable
@@ -91,12 +85,10 @@ def resume(
         str | None,
         typer.Argument(help="Name of a run or its beginning; default: the newest unfinished one."),
     ] = None,
-    repo: _Repo = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object per event on standard output.")
-    ] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show every event.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show only the outcome.")] = False,
+    repo: Repo = None,
+    as_json: AsEvents = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Go on with a run that was killed or interrupted, as it was begun.
 
@@ -114,7 +106,7 @@ def resume(
 
 
 @app.command()
-def discard(run: _Run, repo: _Repo = None) -> None:
+def discard(run: RunName, repo: Repo = None) -> None:
     """Remove a run: its journal, its checkpoint and what it left behind. A branch stays."""
     import asyncio
 
@@ -127,7 +119,7 @@ def discard(run: _Run, repo: _Repo = None) -> None:
 
 @app.command()
 def clean(
-    repo: _Repo = None,
+    repo: Repo = None,
     unfinished: Annotated[
         bool, typer.Option("--all", help="Also unfinished runs, however young.")
     ] = False,

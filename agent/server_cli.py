@@ -11,6 +11,7 @@ import typer
 
 from agent import daemon_cli
 from agent.core.llamacpp_release import Variant
+from agent.options import AsList, AsObject
 
 if TYPE_CHECKING:
     from agent.core.config import Settings
@@ -64,9 +65,7 @@ def plan(
     model: Annotated[
         Path | None, typer.Option(help="A GGUF model file, or a model's name.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on standard output.")
-    ] = False,
+    as_json: AsObject = False,
 ) -> None:
     """Show what would be started here: every flag with its reason, and the memory it takes."""
     import asyncio
@@ -98,7 +97,7 @@ def plan(
 
 @app.command()
 def binaries(
-    as_json: Annotated[bool, typer.Option("--json", help="As a JSON list.")] = False,
+    as_json: AsList = False,
 ) -> None:
     """List every llama-server in the order in which they are tried, and what is wrong with it.
 

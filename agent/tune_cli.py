@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent.options import AsObject
+
 if TYPE_CHECKING:
     from agent.core.config import Settings
     from agent.core.server_launching import Prepared
@@ -37,9 +39,7 @@ def tune(
     ] = False,
     show: Annotated[bool, typer.Option("--show", help="Show what is stored.")] = False,
     forget: Annotated[bool, typer.Option("--forget", help="Remove what is stored.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on standard output.")
-    ] = False,
+    as_json: AsObject = False,
 ) -> None:
     """Find the fastest flags for this model, llama-server and machine by measuring.
 
