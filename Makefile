@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint model bench clean
+.PHONY: demo test lint audit lock model bench clean
 
 demo: $(VENV)/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m agent.team.workflow
@@ -19,6 +19,15 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(VENV)/.installed-dev
+	$(BIN)/pip-licenses --summary
+	$(BIN)/python -m tools.audit
+
+lock: $(BIN)/python
+	@$(PIP) 'uv>=0.8'
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --upgrade \
+		--python-version 3.11 --extra dev pyproject.toml --output-file requirements-dev.lock
 
 model: $(VENV)/.installed-model
 	$(BIN)/python -m tools.tiny_coder build
@@ -43,9 +52,10 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@$(PIP) -e .
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-dev: pyproject.toml requirements-dev.lock | $(BIN)/python
 	@echo "Installing with the development tools into $(VENV) (once)" >&2
-	@$(PIP) -e '.[dev]'
+	@$(PIP) --require-hashes -r requirements-dev.lock
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-model: tools/tiny_coder/requirements.txt | $(VENV)/.installed-dev
