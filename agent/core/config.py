@@ -361,8 +361,10 @@ def command_environment(
     path = os.pathsep.join(dict.fromkeys([*folders, own]))
     found = shutil.which("pytest", path=path)
     if found is not None and str(Path(found).parent) == own:
-        # A plugin that langgraph brings along costs a second per run; no repository asked for it.
-        kept["PYTEST_ADDOPTS"] = "-p no:langsmith_plugin"
+        # Plugins that our own dependencies bring along cost a second per run, and no repository
+        # asked for them. anyio's may be the repository's own choice, where PATH led to it.
+        anyio = "" if own in folders else " -p no:anyio"
+        kept["PYTEST_ADDOPTS"] = f"-p no:langsmith_plugin{anyio}"
     return kept | {
         "PATH": path,
         "CI": "1",

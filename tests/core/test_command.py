@@ -209,6 +209,9 @@ async def test_our_own_pytest_loads_no_plugin_that_came_with_our_dependencies(
     result = await run_command(["pytest", "--trace-config"], cwd=tmp_path, timeout_s=60)
     assert "1 passed" in result.output
     assert "langsmith" not in result.output.replace("no:langsmith_plugin", "")
+    assert "anyio" not in result.output.replace("no:anyio", "")
+    chosen = command_environment(environ={"PATH": str(Path(sys.executable).parent)})
+    assert "anyio" not in chosen["PYTEST_ADDOPTS"]  # whoever has this environment on PATH wants it
     made = command_environment(environ={"PATH": str(tmp_path)}, tools=[tool_folder(tmp_path)])
     assert "PYTEST_ADDOPTS" not in made  # the repository's own pytest has what it wants
 

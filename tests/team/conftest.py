@@ -17,10 +17,13 @@ import pytest
 
 from agent.core.workspace import create_repository
 
-TASK = """---
+PYTEST = "env PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 pytest -q -p no:cacheprovider"
+"""As a task has it; without the plugins of the development tools, which cost a second per start."""
+
+TASK = f"""---
 title: Add a double helper
 files: [kit/double.py]
-test: pytest -q -p no:cacheprovider
+test: {PYTEST}
 ---
 Add a function `double(number)` to `kit/double.py` that multiplies number by 2.
 """
