@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from team.forked import Forked, start_server
 
 from agent.core.workspace import create_repository
 
@@ -45,12 +46,24 @@ class Outcome:
     err: str
     events: list[dict[str, Any]] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, exit_code: int, out: bytes, err: bytes, arguments: Sequence[str]) -> Outcome:
+        text = out.decode()
+        events = [json.loads(line) for line in text.splitlines()] if "--json" in arguments else []
+        return cls(exit_code, text, err.decode(), events)
+
     @property
     def last(self) -> dict[str, Any]:
         return self.events[-1]
 
     def named(self, event: str) -> list[dict[str, Any]]:
         return [each for each in self.events if each["event"] == event]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _server_that_forks() -> None:
+    """Before any test changes the environment, which would then mark that process, too."""
+    start_server()
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -87,30 +100,46 @@ async def run_turbo(
     **environment: str,
 ) -> Outcome:
     """Run the real command in a process of its own; `after` may act on it while it runs."""
+    whole = {**os.environ, **environment}
+    if after is None and program == ("-m", "agent") and "PYTHONIOENCODING" not in whole:
+        return await _run_forked(arguments, cwd, stdin, whole)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *program,
         *arguments,
         cwd=cwd,
-        env={**os.environ, **environment},
+        env=whole,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    data = stdin.encode() if isinstance(stdin, str) else stdin
     try:
         acting = asyncio.ensure_future(after(process)) if after is not None else None
-        out, err = await process.communicate(data)
+        out, err = await process.communicate(_bytes(stdin))
         if acting is not None:
             await acting
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGKILL)
             await process.wait()
-    text = out.decode()
-    events = [json.loads(line) for line in text.splitlines()] if "--json" in arguments else []
     assert process.returncode is not None
-    return Outcome(process.returncode, text, err.decode(), events)
+    return Outcome.of(process.returncode, out, err, arguments)
+
+
+async def _run_forked(
+    arguments: tuple[str, ...], cwd: Path, stdin: str | bytes | None, environment: dict[str, str]
+) -> Outcome:
+    process = Forked(arguments, cwd, environment)
+    try:
+        out, err = await process.communicate(_bytes(stdin))
+        return Outcome.of(await process.wait(), out, err, arguments)
+    except BaseException:
+        process.kill()
+        raise
+
+
+def _bytes(text: str | bytes | None) -> bytes:
+    return text.encode() if isinstance(text, str) else text or b""
 
 
 async def until(happened: Callable[[], bool], limit_s: float = 20.0) -> None:
