@@ -75,7 +75,7 @@ async def make_plan(task: Task, context: TeamContext, earlier: Sequence[Plan] = 
     answer is bad too or an earlier plan again, or another BackendError.
     """
     form = plan_answer(task.files)
-    ground = await Ground.of(context.workspace)
+    ground: Ground | None = None  # git is asked once the model has answered: first things first
     correction = ""
     seed = context.settings.turbo_seed + _SEED_STRIDE * len(earlier)
     for attempt in range(2):
@@ -89,6 +89,7 @@ async def make_plan(task: Task, context: TeamContext, earlier: Sequence[Plan] = 
         request = Request(prompt=prompt, sampling=sampling, max_tokens=_PLAN_TOKENS)
         try:
             plan = await context.ask_json(request, form, role="planner")
+            ground = ground or await Ground.of(context.workspace)
             return _unlike(earlier, await settle(plan, task, context, ground))
         except BadAnswer as error:
             if attempt == 1:

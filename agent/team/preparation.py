@@ -37,7 +37,8 @@ async def check_tasks(tasks: Sequence[Task], workspace: Workspace, journal: Jour
     """
     committed = await workspace.files()
     untracked = await workspace.untracked()
-    submodules = await workspace.submodules()
+    named = any(task.files for task in tasks)
+    submodules = await workspace.submodules() if named else ()
     for task in tasks:
         check_paths(task, workspace.root)
         for number, path in enumerate(task.files):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.core.command import LEFT_OUT
 
@@ -65,7 +65,7 @@ _NODE: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = (
 _MOCHA_GREEN = re.compile(
     r"^[ \t]*(?P<line>(?P<passed>\d+) passing)\b(?: \([^)\n]*\))?$", re.MULTILINE
 )
-_OTHERS = (
+_RUBY = (
     re.compile(  # rspec
         r"^(?P<line>(?P<all>\d+) examples?, (?P<failed>\d+) failures?"
         r"(?:, (?P<skipped>\d+) pending)?"
@@ -77,11 +77,11 @@ _OTHERS = (
         r"(?P<errors>\d+) errors, (?P<skipped>\d+) (?:skips|pendings)\b.*)$",
         re.MULTILINE,
     ),
-    re.compile(  # maven
-        r"^(?:\[\w+\] )?(?P<line>Tests run: (?P<all>\d+), Failures: (?P<failed>\d+), "
-        r"Errors: (?P<errors>\d+), Skipped: (?P<skipped>\d+))\s*$",
-        re.MULTILINE,
-    ),
+)
+_MAVEN = re.compile(
+    r"^(?:\[\w+\] )?(?P<line>Tests run: (?P<all>\d+), Failures: (?P<failed>\d+), "
+    r"Errors: (?P<errors>\d+), Skipped: (?P<skipped>\d+))\s*$",
+    re.MULTILINE,
 )
 
 
@@ -90,7 +90,7 @@ def read_tally(output: str) -> Tally | None:
     anything else."""
     readers: tuple[Callable[[str], Tally | None], ...] = (
         *(_pytest, _unittest, _cargo, _go),
-        *(_others, _node),
+        *(_maven, _ruby, _node),
     )
     found = (reader(output) for reader in readers)
     return next((tally for tally in found if tally is not None), None)
@@ -170,14 +170,25 @@ def _node(output: str) -> Tally | None:
     return None
 
 
-def _others(output: str) -> Tally | None:
-    for pattern in _OTHERS:
-        if found := _last(pattern, output):
-            counts = {key: int(n or 0) for key, n in found.groupdict().items() if key != "line"}
-            bad = counts["failed"] + counts["errors"]
-            ran = max(counts["all"] - counts["skipped"], 0)
-            return Tally(failures=bad, ran=ran, line=found["line"], completed=ran > 0)
-    return None
+def _ruby(output: str) -> Tally | None:
+    found = (_last(pattern, output) for pattern in _RUBY)
+    return next((_of_all(match) for match in found if match is not None), None)
+
+
+def _maven(output: str) -> Tally | None:
+    found = _last(_MAVEN, output)
+    if found is None:
+        return None
+    tally = _of_all(found)
+    # with --quiet it says nothing when all is well: then there is nothing to compare with
+    return tally if "[INFO]" in output else replace(tally, ran=None)
+
+
+def _of_all(found: re.Match[str]) -> Tally:
+    counts = {key: int(n or 0) for key, n in found.groupdict().items() if key != "line"}
+    bad = counts["failed"] + counts["errors"]
+    ran = max(counts["all"] - counts["skipped"], 0)
+    return Tally(failures=bad, ran=ran, line=found["line"], completed=ran > 0)
 
 
 def _unless_cut(count: int, output: str) -> int | None:

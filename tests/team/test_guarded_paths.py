@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from fakes.llama_server import KEY
 from fakes.team_server import FakeTeamServer, plan
+from team.conftest import git, run_turbo
 from team.open_team import Events, open_team
 
 from agent.core.errors import BadAnswer
@@ -134,3 +136,25 @@ async def test_a_step_that_differs_from_a_file_by_case_is_refused(
     ):
         with pytest.raises(BadAnswer, match="only by case"):
             await make_plan(Task(title="T", body="B", source="t.md"), team)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("vendor/lib/new.py", "3: files: 'vendor/lib/new.py' is in the submodule vendor/lib"),
+        ("kit/Double.py, kit/double.py", "differs from kit/Double.py only by case"),
+        ("Kit/new.py", "differs from kit only by case"),
+    ],
+)
+async def test_a_task_that_names_what_cannot_be_committed_does_not_start(
+    repository: Path, path: str, said: str
+) -> None:
+    git(repository, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},vendor/lib")
+    git(repository, "-c", "user.name=u", "-c", "user.email=u@x", "commit", "-qm", "more")
+    (repository / "t.md").write_text(f"---\ntitle: T\nfiles: [{path}]\n---\nB\n")
+    async with FakeTeamServer() as server:
+        ended = await run_turbo(
+            "run", "t.md", cwd=repository, LLAMACPP_URL=server.url, LLAMACPP_API_KEY=KEY
+        )
+    assert ended.exit_code == 2
+    assert said in ended.err
