@@ -49,9 +49,10 @@ _NOT_FROM_A_REPOSITORY = {
     "sandbox_file_mb",
     "sandbox_disk_mb",
     "sandbox_cpu_s",
+    "turbo_weaker_tests",
 }
 """What stands in a clone is not the user's word: whoever wrote it must not choose the program that
-we start, the address that prompts go to or what a command may reach."""
+we start, the address that prompts go to, what a command may reach or what counts as tested."""
 
 _GIT_NAMES_KEPT = {
     "GIT_CEILING_DIRECTORIES",
@@ -213,6 +214,10 @@ class Settings(BaseSettings):
     turbo_overlap: Literal["off", "on"] = "off"
     """on: while tests run and no slot works, one reads what the reviewer will be asked. It helps
     where tests leave a core idle or the model runs on a GPU; else it slows the tests."""
+
+    turbo_weaker_tests: Literal["refuse", "allow"] = "refuse"
+    """refuse: a candidate loses that removes, skips or empties tests, or after which fewer of them
+    run than before; allow: for tasks that are about removing tests."""
 
     turbo_seed: int = Field(default=1, ge=0, le=2_000_000_000)
     """First seed of a run; candidates and rounds count up from it."""

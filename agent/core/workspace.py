@@ -21,6 +21,7 @@ from typing import Self, TypeVar
 from agent.core.config import forget_git_variables
 from agent.core.errors import NotText, WorkspaceError
 from agent.core.folders import cache_folder, private_folder
+from agent.core.git_listings import gitlinks, paths_of_config
 from agent.core.shortage import FULL_FIX, is_full, shortage
 
 try:
@@ -130,6 +131,15 @@ class Workspace:
         Names that are not UTF-8 are left out: no prompt could show them.
         """
         return _names(await self._run("ls-tree", "-r", "-z", "--name-only", self.base))
+
+    async def submodules(self) -> tuple[str, ...]:
+        """Paths at which the base commit holds another repository, sorted."""
+        return gitlinks(await self._run("ls-tree", "-r", "-z", self.base))
+
+    async def programs_of_git(self) -> tuple[str, ...]:
+        """Paths of the repository from which git's own configuration takes settings or programs."""
+        told = await self._run("config", "--list", "--show-origin", "--includes", "-z")
+        return paths_of_config(told, self.root)
 
     async def read(self, path: str) -> str | None:
         """Text of one file at the base; None when it is absent.

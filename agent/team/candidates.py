@@ -17,10 +17,11 @@ from agent.core.sampling import Sampling, candidate_sampling
 from agent.team.coder import Job, write_step
 from agent.team.context import Race, TeamContext
 from agent.team.edits import read_file, write_file
-from agent.team.judge import tidy, verify_once
+from agent.team.judge import begin_base_tests, tidy, verify_once, why_hollow
 from agent.team.reviewer import read_review_ahead, review_candidate
 from agent.team.state import Attempt, Candidate, Plan, Review, Step, Verified
 from agent.team.waves import shown_to, waves
+from agent.team.weakened import weaker_tests
 
 NO_ANSWER = (BadAnswer, ContextTooSmall, GarbledOutput)
 """What a model causes and another request need not meet."""
@@ -96,7 +97,9 @@ def _tell(candidate: Candidate, context: TeamContext) -> None:
         round=candidate.round,
         status=candidate.status,
         failures=candidate.tests.failures if candidate.tests else None,
-        summary=candidate.tests.summary if candidate.tests else candidate.reason,
+        summary=candidate.weakened
+        or (candidate.tests.summary if candidate.tests else candidate.reason),
+        weakened=candidate.weakened,
         lint=candidate.lint,
     )
 
@@ -113,20 +116,24 @@ async def _write_and_test(work: Attempt, context: TeamContext, race: Race) -> Ca
         lint = await tidy(_written(work, worktree), worktree, context)
         if lint is not None:
             commit, diff = await _keep(work, context, worktree)
+        weakened = await _why_weaker(work, context, worktree)
     except (*NO_ANSWER, EditError) as error:
         return _lost(work, context, "invalid", str(error))
-    tests = None
-    if work["test_command"] is not None:
+    tests, command = None, work["test_command"]
+    if command is not None and not weakened:
         context.journal.show("progress", role="coder", candidate=index, phase="test")
-        tests = await _verify(work, diff, worktree, work["test_command"], context, race)
+        tests = await _verify(work, diff, worktree, command, context, race)
+        weakened = await why_hollow(tests, command, context)
+    passed = (tests is None or tests.green) and not weakened
     return Candidate(
         round=number,
         index=index,
         seed=sampling.seed,
-        status="green" if tests is None or tests.green else "red",
+        status="green" if passed else "red",
         commit=commit,
         diff=diff,
         tests=tests,
+        weakened=weakened,
         lint=lint or "",
     )
 
@@ -139,7 +146,10 @@ async def _verify(
     context: TeamContext,
     race: Race,
 ) -> Verified:
-    """The tests; meanwhile an idle slot may read what the reviewer will be asked."""
+    """The tests; meanwhile those of the base, once per run, and an idle slot may read what the
+    reviewer will be asked."""
+    if context.settings.turbo_weaker_tests == "refuse":
+        begin_base_tests(command, context)
     if context.settings.turbo_overlap == "off" or diff in race.verified:
         return await verify_once(diff, worktree, command, context, race)
     reading = asyncio.ensure_future(read_review_ahead(work["task"], diff, context))
@@ -162,6 +172,8 @@ async def _write_steps(
     if start is not None:
         told = describe_failure(start, work["review"])
         evidence = told or context.prompts.fill("no_reason")
+        if start.weakened:
+            evidence = context.prompts.fill("weakened", reasons=told)
     steps = steps_to_repair(plan, evidence) if start else plan.steps
 
     async def write(step: Step, alike: int) -> None:
@@ -191,7 +203,23 @@ async def _write_steps(
 
 
 def _written(work: Attempt, worktree: Path) -> list[str]:
-    return sorted({step.path for step in work["plan"].steps if (worktree / step.path).exists()})
+    """The steps' files that are there. Raises EditError for what a tool has made of one that is no
+    text file any more."""
+    paths = sorted({step.path for step in work["plan"].steps})
+    return [path for path in paths if read_file(path, worktree) is not None]
+
+
+async def _why_weaker(work: Attempt, context: TeamContext, worktree: Path) -> str:
+    """What the tests among the steps' files lost since the base; empty when they lost nothing."""
+    if context.settings.turbo_weaker_tests == "allow":
+        return ""
+    found: list[str] = []
+    for path in sorted({step.path for step in work["plan"].steps}):
+        before = await context.workspace.read(path)
+        if before is not None:
+            after = await asyncio.to_thread(read_file, path, worktree)
+            found += await asyncio.to_thread(weaker_tests, path, before, after or "")
+    return "; ".join(found)
 
 
 async def _keep(work: Attempt, context: TeamContext, worktree: Path) -> tuple[str, str]:
@@ -210,7 +238,7 @@ async def _keep(work: Attempt, context: TeamContext, worktree: Path) -> tuple[st
 
 def best_so_far(candidates: Sequence[Candidate]) -> Candidate | None:
     """The candidate of all rounds to go on with: an accepted one, else a green one, else the one
-    with fewest failures.
+    with fewest failures, else one that weakened the tests.
 
     A candidate whose tests could not even be collected is worse than one whose tests fail. Of
     equals it is one of the latest round. None when nothing usable was written.
@@ -219,12 +247,12 @@ def best_so_far(candidates: Sequence[Candidate]) -> Candidate | None:
     return min(usable, key=_badness, default=None)
 
 
-def _badness(candidate: Candidate) -> tuple[bool, bool, bool, bool, int, int, int]:
+def _badness(candidate: Candidate) -> tuple[bool, bool, bool, bool, bool, int, int, int]:
     tests, review = candidate.tests, candidate.review
     accepted = review is not None and review.verdict == "accept"
     broken, failures = (not tests.completed, tests.failures) if tests else (False, 0)
     red = candidate.status != "green"
-    judged = not accepted, red, review is None
+    judged = not accepted, red, bool(candidate.weakened), review is None
     return *judged, broken, failures, -candidate.round, candidate.index
 
 
@@ -240,7 +268,7 @@ def steps_to_repair(plan: Plan, evidence: str) -> list[Step]:
 
 def describe_failure(candidate: Candidate, review: Review | None) -> str:
     """Why a candidate was not accepted, as the repairing coder reads it; empty when unknown."""
-    parts = []
+    parts = [candidate.weakened] if candidate.weakened else []
     if candidate.tests is not None and not candidate.tests.green:
         parts.append(f"Tests: exit code {candidate.tests.exit_code}\n{candidate.tests.evidence}")
     if review is not None:

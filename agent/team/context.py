@@ -116,6 +116,19 @@ class Race:
     """Verdicts by diff: identical candidates are reviewed once."""
 
 
+@dataclass
+class BaseTests:
+    """What the tests say before any change; they run once, when the first candidate is tested."""
+
+    running: asyncio.Task[Verified] | None = None
+
+    async def close(self) -> None:
+        """End them if they still run: nobody waits for them any more."""
+        if self.running is not None:
+            self.running.cancel()
+            await asyncio.gather(self.running, return_exceptions=True)
+
+
 @dataclass(frozen=True)
 class TeamContext:
     """Everything live that a node may use."""
@@ -138,6 +151,7 @@ class TeamContext:
     memory: Memory = field(default_factory=Memory)
     """What an earlier process of this run was answered already."""
     races: dict[int, Race] = field(default_factory=dict)
+    base_tests: BaseTests = field(default_factory=BaseTests)
     first_plan: asyncio.Task[Plan] | None = None
     """The run's first plan, where it was asked for before the graph was there to do so."""
 

@@ -7,10 +7,12 @@ newline, stay as they are.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from agent.core.confined_file import read_confined, write_confined
 from agent.core.errors import EditError
 from agent.core.repository_path import why_refused
 from agent.team.answer_parser import parse_whole_file
@@ -33,6 +35,11 @@ __all__ = [
 
 MOST_BYTES = 1_000_000
 """Largest file that is shown or edited; no context of a small model holds more."""
+
+_NO_TEXT = re.compile(
+    r"[\0-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+"""Control characters, such as those that turn the direction of a line, and half characters."""
 
 _HEAD = 20
 _OVERLAP = "it changes the same lines as another block"
@@ -115,10 +122,9 @@ def read_file(path: str, root: Path) -> str | None:
 
     Raises EditError for what is no regular file of UTF-8 text, or too large.
     """
-    place = check_edit_path(path, root)
+    check_edit_path(path, root)
     try:
-        with place.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        data = read_confined(path, root, MOST_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -135,12 +141,20 @@ def read_file(path: str, root: Path) -> str | None:
 
 
 def write_file(path: str, root: Path, content: str) -> None:
-    """Write the file `path` below `root`, with its folders. Raises EditError."""
-    place = check_edit_path(path, root)
+    """Write the file `path` below `root`, with its folders.
+
+    Raises EditError for what is larger than a file that could be read, and for characters that
+    are no text, or show people another text than the one that is there, and that the file did not
+    hold before.
+    """
+    before = read_file(path, root) or ""
+    if unfit := set(_NO_TEXT.findall(content)) - set(_NO_TEXT.findall(before)):
+        raise EditError(f"{path} would hold the character {min(unfit)!a}, which is no text")
+    data = content.encode()
+    if len(data) > MOST_BYTES:
+        raise EditError(f"{path} would be larger than {MOST_BYTES} bytes")
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("w", encoding="utf-8", newline="") as file:
-            file.write(content)
+        write_confined(path, root, data)
     except OSError as error:
         raise EditError(f"{path} cannot be written: {error.strerror}") from None
 

@@ -126,6 +126,8 @@ def why_given_up(candidates: Sequence[Candidate], verdict: Review | None, rounds
     if best is None:
         reasons = {c.reason for c in candidates if c.reason}
         return f"No usable answer {times}: {'; '.join(sorted(reasons)) or 'nothing came'}"
+    if best.weakened:
+        return f"No candidate passed the tests without weakening them {times}: {best.weakened}"
     said = best.tests.summary if best.tests else best.reason
     return f"No candidate passed the tests {times}: {said}"
 

@@ -10,6 +10,7 @@ from agent.core.command import run_command
 from agent.team.context import Race, TeamContext
 from agent.team.state import Verified
 from agent.team.verification import lint_commands, run_tests
+from agent.team.weakened import hollow_run
 
 
 async def tidy(paths: Sequence[str], worktree: Path, context: TeamContext) -> str | None:
@@ -52,6 +53,30 @@ async def verify_once(
         raise
 
 
+def begin_base_tests(command: Sequence[str], context: TeamContext) -> asyncio.Task[Verified]:
+    """The run of the tests before any change; started when it is first asked for."""
+    base = context.base_tests
+    if base.running is None:
+        base.running = asyncio.create_task(_test_base(command, context))
+    return base.running
+
+
+async def why_hollow(tests: Verified, command: Sequence[str], context: TeamContext) -> str:
+    """Why a result that is green proves nothing; empty when it does.
+
+    Raises CommandError when the tests cannot be started.
+    """
+    if not tests.green or context.settings.turbo_weaker_tests == "allow":
+        return ""
+    # others wait for it too: it does not end with the candidate that asks
+    return hollow_run(tests, await asyncio.shield(begin_base_tests(command, context)))
+
+
+async def _test_base(command: Sequence[str], context: TeamContext) -> Verified:
+    worktree = await context.workspace.worktree("base")
+    return await _test("", worktree, command, context)
+
+
 async def _test(
     diff: str, worktree: Path, command: Sequence[str], context: TeamContext
 ) -> Verified:
@@ -72,6 +97,7 @@ async def _test(
         exit_code=report.exit_code,
         failures=report.failures,
         completed=report.completed,
+        ran=report.ran,
         summary=report.summary,
         evidence="" if report.green else report.evidence(limit),
         duration_s=round(report.duration_s, 3),

@@ -13,6 +13,7 @@ from agent.core.errors import TaskFileError
 from agent.core.hardware import read_hardware
 from agent.core.journal import Journal
 from agent.core.prompts import PromptBook
+from agent.core.repository_path import why_not_beside
 from agent.core.sandbox import Sandbox
 from agent.core.workspace import Workspace
 from agent.team.context import TeamContext, Totals
@@ -26,6 +27,7 @@ _COMMIT_FIRST = (
     "The work starts from the last commit; commit it first. "
     "Tools of .venv and node_modules need no path."
 )
+_OWN_FILE = "Name a file of this repository, spelled as git has it."
 
 
 async def check_tasks(tasks: Sequence[Task], workspace: Workspace, journal: Journal) -> None:
@@ -35,8 +37,14 @@ async def check_tasks(tasks: Sequence[Task], workspace: Workspace, journal: Jour
     """
     committed = await workspace.files()
     untracked = await workspace.untracked()
+    named = any(task.files for task in tasks)
+    submodules = await workspace.submodules() if named else ()
     for task in tasks:
         check_paths(task, workspace.root)
+        for number, path in enumerate(task.files):
+            beside = {*committed, *task.files[:number]}
+            if reason := why_not_beside(path, beside, submodules):
+                raise _refused(task, "files", path, f"{path!r} {reason}", _OWN_FILE)
         for path in task.context:
             if path not in committed:
                 raise _refused(task, "context", path)
@@ -153,8 +161,9 @@ def _has(names: Sequence[str], path: PurePosixPath) -> bool:
     return any(name == str(path) or name.startswith(f"{path}/") for name in names)
 
 
-def _refused(task: Task, key: str, path: str) -> TaskFileError:
+def _refused(
+    task: Task, key: str, path: str, reason: str = "", fix: str = _COMMIT_FIRST
+) -> TaskFileError:
     line = dict(task.lines).get(key if key == "test" else f"{key} {path}", 0)
-    return TaskFileError(
-        task.source, f"{path} is not committed", line=line, key=key, fix=_COMMIT_FIRST
-    )
+    reason = reason or f"{path} is not committed"
+    return TaskFileError(task.source, reason, line=line, key=key, fix=fix)

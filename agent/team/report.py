@@ -192,13 +192,15 @@ def describe_tests(result: RunResult) -> list[str]:
         code = "time limit" if tests.exit_code is None else f"exit code {tests.exit_code}"
         lines.append(f"{tests.command}: {code}, {tests.summary} ({tests.duration_s:.1f} s)")
     lines.append(f"{green} green of {len(result.candidates)} candidates")
-    reasons: dict[tuple[int, str], list[str]] = {}
+    reasons: dict[tuple[str, int, str], list[str]] = {}
     for candidate in result.candidates:
-        if candidate.status == "invalid":
-            reasons.setdefault((candidate.round, candidate.reason), []).append(str(candidate.index))
+        lost = "weakened the tests" if candidate.weakened else candidate.status
+        if candidate.weakened or candidate.status == "invalid":
+            key = (lost, candidate.round, candidate.weakened or candidate.reason)
+            reasons.setdefault(key, []).append(str(candidate.index))
     lines += [
-        f"invalid in round {number + 1}: {', '.join(indexes)}: {reason}"
-        for (number, reason), indexes in reasons.items()
+        f"{lost} in round {number + 1}: {', '.join(indexes)}: {reason}"
+        for (lost, number, reason), indexes in reasons.items()
     ]
     if chosen is not None:
         lines += chosen.tests.evidence.splitlines() if chosen.tests else []

@@ -76,6 +76,8 @@ class Verified(Frozen):
     failures: int
     completed: bool
     """False when tests could not be collected, built or ended; `failures` then says little."""
+    ran: int | None = None
+    """Tests that ran to a verdict; None when they were not counted."""
     summary: str
     """The last line that matters, for people."""
     evidence: str
@@ -120,6 +122,8 @@ class Candidate(Frozen):
     """Why it is invalid, was cancelled or could not be reviewed, with what to do about it."""
     review: Review | None = None
     """None while it was not reviewed: it is red, or another one was accepted first."""
+    weakened: str = ""
+    """How it weakened the tests, or what came of them: it is red then, whatever they say."""
     lint: str = ""
     """What the repository's linters complained about; it does not decide anything."""
 

@@ -50,6 +50,9 @@ class VerificationReport:
     """False when tests could not be collected or built, did not end, or were not counted: then
     `failures` says little, and a candidate that got further is better."""
 
+    ran: int | None
+    """Tests that ran to a verdict; None when they were not counted."""
+
     summary: str
     """The last line that matters, for people."""
 
@@ -130,6 +133,7 @@ async def run_tests(
         root=root,
         failures=0 if result.ok else max(counted, 1),
         completed=result.ok or (not cut and tally is not None and tally.completed),
+        ran=tally.ran if tally else None,
         summary=summary or f"exit code {result.exit_code}",
     )
 

@@ -271,6 +271,7 @@ async def _carry_out(
         session.sandbox,
         Memory.at(folder / ANSWERS),
     )
+    stack.push_async_callback(context.base_tests.close)
     if not (options.resume or session.engine.has_graph):
         # a server that ran already would wait for it; a run that goes on may have its plan
         context = await stack.enter_async_context(plan_ahead(task, context))

@@ -89,6 +89,14 @@ def test_the_best_of_all_rounds_goes_on_and_of_equals_the_latest(
     assert (best.round, best.index) == expected
 
 
+def test_who_weakened_the_tests_comes_after_all_who_did_not() -> None:
+    cheat = candidate(0, 0).model_copy(update={"status": "red", "weakened": "t.py: 0 tests"})
+    assert best_so_far([cheat, candidate(1, 100)]) == candidate(1, 100)
+    assert best_so_far([cheat]) == cheat
+    assert describe_failure(cheat, None) == "t.py: 0 tests"
+    assert "without weakening them after 1 round: t.py" in why_given_up([cheat], None, 1)
+
+
 def test_a_repair_rewrites_the_files_that_the_evidence_names() -> None:
     assert [s.path for s in steps_to_repair(PLAN, "b.py:3: in test")] == ["pkg/b.py"]
     assert [s.path for s in steps_to_repair(PLAN, "something broke")] == ["pkg/a.py", "pkg/b.py"]

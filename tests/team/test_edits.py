@@ -526,5 +526,52 @@ def test_text_is_read_and_written_with_its_line_ends(tmp_path: Path) -> None:
     assert read_file("deep/a.py", tmp_path) is None
     write_file("deep/a.py", tmp_path, "a\r\n\u00e9\n")
     assert read_file("deep/a.py", tmp_path) == "a\r\n\u00e9\n"
-    with pytest.raises(EditError, match="cannot be"):
+    with pytest.raises(EditError, match="longer than 200 characters"):
         write_file("x" * 300, tmp_path, "")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("a\0b\n", r"'\\x00', which is no text"),
+        ("a = '\x1b[2J'\n", r"'\\x1b', which is no text"),
+        ("a\x9b\n", "no text"),
+        ("if a:  # \u202e x\n", r"'\\u202e', which is no text"),
+        ("\u2066a\n", "no text"),
+        ("a\ud800\n", "no text"),
+        ("x" * (MOST_BYTES + 1), "would be larger than"),
+        ("\u00e9" * (MOST_BYTES // 2 + 1), "would be larger than"),
+    ],
+)
+def test_what_is_no_text_or_too_large_is_not_written(
+    content: str, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.py").write_text("before\n")
+    for path in ("a.py", "new.py"):
+        with pytest.raises(EditError, match=reason):
+            write_file(path, tmp_path, content)
+    assert (tmp_path / "a.py").read_text() == "before\n"
+    assert not (tmp_path / "new.py").exists()
+
+
+def test_a_strange_character_that_was_there_may_stay(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("# \x1b\n")
+    write_file("a.py", tmp_path, "# \x1b\na = 1\n")
+    assert (tmp_path / "a.py").read_text() == "# \x1b\na = 1\n"
+    write_file("a.py", tmp_path, "a = 1\r\n\tb\x0c\ufeff\u00e9\U0001f600\n")
+
+
+def test_a_binary_file_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\0")
+    with pytest.raises(EditError, match="no UTF-8 text"):
+        write_file("a.png", tmp_path, "text\n")
+    assert (tmp_path / "a.png").read_bytes() == b"\x89PNG\0"
+
+
+@pytest.mark.parametrize(
+    "path", ["CON.py", "kit/a?.py", "kit/a.py.", "kit/" + "a" * 300, ".gitmodules", "kit/x:y.py"]
+)
+def test_a_name_that_not_every_system_holds_is_refused(path: str, tmp_path: Path) -> None:
+    with pytest.raises(EditError):
+        write_file(path, tmp_path, "")
+    assert list(tmp_path.iterdir()) == []

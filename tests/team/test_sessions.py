@@ -204,7 +204,10 @@ async def test_what_a_model_writes_does_not_reach_the_terminal_as_control_charac
     repository: Path,
 ) -> None:
     bell = json.loads(PLAN) | {"summary": "\x1b]0;mine\x07 \x9b2J"}
-    wild = code('def double(number):\n    return number * 2  # "\x1b[2J"\n')
+    (repository / "kit" / "double.py").write_text('# "\x1b[2J"\n')  # no model may bring it in
+    git(repository, "add", "--all")
+    git(repository, "-c", "user.name=u", "-c", "user.email=u@x", "commit", "-qm", "wild")
+    wild = code('# "\x1b[2J"\ndef double(number):\n    return number * 2\n')
     async with FakeTeamServer(planner=json.dumps(bell), coder=wild, reviewer=ACCEPT) as server:
         ended = await turbo(server, repository, "-v", "tasks/add-double.md")
     assert ended.exit_code == 0, ended.err

@@ -233,7 +233,7 @@ def test_paths_of_the_repository_pass_in_one_spelling(tmp_path: Path) -> None:
         ("out.txt", "symbolic link"),
         ("git-link/config", "symbolic link"),
         ("loop", "symbolic link"),
-        ("x" * 300, "cannot be used"),
+        ("x" * 300, "longer than 200 characters"),
         ("pipe", "no regular file"),
     ],
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.core.command import LEFT_OUT
 from agent.core.errors import CommandError, TaskFileError
 from agent.team import verification
 from agent.team.evidence import summarise_failure
@@ -254,6 +256,49 @@ def test_the_last_words_of_common_runners_are_understood(
     tally = read_tally(f"noise\n{output}\n")
     assert tally is not None
     assert (tally.failures, tally.completed, tally.line) == (failures, completed, line)
+
+
+@pytest.mark.parametrize(
+    ("output", "ran"),
+    [
+        ("2 failed, 1 passed, 4 skipped, 1 xfailed, 3 deselected in 0.31s", 3),
+        ("3 skipped in 0.01s", 0),
+        ("1 error in 0.10s", 0),
+        ("no tests ran in 0.00s", 0),
+        ("Ran 5 tests in 0.001s\n\nOK (skipped=2, expected failures=1)", 2),
+        (
+            "ERROR: test_a (unittest.loader._FailedTest.test_a)\n"
+            "Ran 1 test in 0.0s\n\nFAILED (errors=1)",
+            0,
+        ),
+        ("test result: ok. 3 passed; 0 failed; 2 ignored\ntest result: ok. 1 passed; 0 failed", 4),
+        (f"test result: ok. 3 passed; 0 failed\n{LEFT_OUT}\ntest result: ok.", None),
+        ("ok  \tkit\t0.002s\nok  \tkit/a\t(cached)\n?   \tkit/b\t[no test files]", 2),
+        ("ok  \tkit\t0.002s [no tests to run]\nFAIL\tkit/a [build failed]", 0),
+        ("--- PASS: TestA (0.00s)\n--- FAIL: TestB (0.00s)\nFAIL\tkit\t0.002s", 2),
+        ("Tests:       1 failed, 1 skipped, 2 passed, 4 total\nTime: 1 s", 3),
+        ("Tests:       0 total\n", 0),
+        (" Test Files  1 passed (1)\n      Tests  5 passed (5)", 5),
+        ("  3 passing (4ms)\n  2 failing", 5),
+        ("  3 passing (4ms)\n  1 pending\n", 3),
+        ("# tests 5\n# pass 1\n# fail 4", 5),
+        ("7 examples, 1 failure, 2 pending", 5),
+        ("5 runs, 7 assertions, 1 failures, 1 errors, 2 skips", 3),
+        ("[INFO] Tests run: 9, Failures: 1, Errors: 0, Skipped: 2\n", 7),
+        ("[ERROR] Tests run: 9, Failures: 1, Errors: 0, Skipped: 2\n", None),
+    ],
+)
+def test_only_tests_that_came_to_a_verdict_are_counted(output: str, ran: int | None) -> None:
+    tally = read_tally(f"noise\n{output}\n")
+    assert tally is not None
+    assert tally.ran == ran
+
+
+@pytest.mark.parametrize("wild", ["\n" * 200_000, f"Tests: {'1' * 200_000}", "a1 " * 70_000])
+def test_an_output_of_nonsense_is_read_in_seconds(wild: str) -> None:
+    begin = time.monotonic()
+    assert read_tally(wild) is None
+    assert time.monotonic() - begin < 20
 
 
 CARGO = """running 2 tests
