@@ -58,6 +58,7 @@ async def test_the_programs_of_the_test_are_run_by_the_git_of_the_user(hostile: 
         ("log", "-1"),
         ("checkout-index", "--force", "asset.inner"),
         ("update-ref", "refs/heads/other", "HEAD"),
+        ("hash-object", "asset.inner", "asset.global"),
         ("cat-file", "-e", "1" * 40),
         ("-C", "sub", "status"),
     ):
@@ -296,7 +297,7 @@ async def test_the_checkout_may_be_elsewhere_than_its_git_folder(
 
 
 def test_what_git_does_not_open_is_said_with_the_way_out(repository: Path, tmp_path: Path) -> None:
-    with pytest.raises(WorkspaceError, match="inside of .git"):
+    with pytest.raises(WorkspaceError, match=r"inside of \.git"):
         locate(repository / ".git")
     (tmp_path / "lost").mkdir()
     (tmp_path / "lost" / ".git").write_text("gitdir: /nowhere\n")
@@ -304,7 +305,7 @@ def test_what_git_does_not_open_is_said_with_the_way_out(repository: Path, tmp_p
         locate(tmp_path / "lost")
     git(repository, "config", "core.repositoryFormatVersion", "1")
     git(repository, "config", "extensions.unheardOf", "true")
-    with pytest.raises(WorkspaceError, match="(?i)unheardof"):
+    with pytest.raises(WorkspaceError, match=r"(?i)unheardof"):
         locate(repository)
 
 
