@@ -119,7 +119,9 @@ def make_hostile(repository: Path, top: Path) -> Hostile:
     for name in ASSETS:
         (repository / name).write_text("small letters\n")
     hostile.git("add", "--all")
-    gpg = program("gpg", 'echo "[GNUPG:] SIG_CREATED x" >&2; echo "-----BEGIN PGP SIGNATURE-----"')
+    gpg = program(
+        "gpg", 'cat >&2; echo "[GNUPG:] SIG_CREATED x" >&2; echo "-----BEGIN PGP SIGNATURE-----"'
+    )
     sign = ("-c", "user.name=u", "-c", "user.email=u@x", "-c", f"gpg.program={gpg}")
     hostile.git(*sign, "commit", "--quiet", "-S", "-m", "assets")
 

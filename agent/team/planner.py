@@ -105,6 +105,8 @@ async def settle(plan: Plan, task: Task, context: TeamContext, files: set[str]) 
 async def _check_target(path: str, context: TeamContext, files: set[str]) -> None:
     """Refuse what a coder cannot write. Raises EditError or NotText."""
     check_edit_path(path, context.workspace.root)
+    if reason := await context.workspace.why_filtered([path]):
+        raise EditError(reason)
     # the checkout of the user may hold something else than the commit that the work starts from
     above = next((str(x) for x in PurePosixPath(path).parents if str(x) in files), None)
     if above is not None:

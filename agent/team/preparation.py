@@ -27,6 +27,8 @@ _COMMIT_FIRST = (
     "Tools of .venv and node_modules need no path."
 )
 
+_BY_HAND = "Change it yourself; the task may change the other files."
+
 
 async def check_tasks(tasks: Sequence[Task], workspace: Workspace, journal: Journal) -> None:
     """Refuse tasks that cannot work at the base commit, and say what is not part of the work.
@@ -37,6 +39,10 @@ async def check_tasks(tasks: Sequence[Task], workspace: Workspace, journal: Jour
     untracked = await workspace.untracked()
     for task in tasks:
         check_paths(task, workspace.root)
+        for path in task.files:
+            if reason := await workspace.why_filtered([path]):
+                line = dict(task.lines).get(f"files {path}", 0)
+                raise TaskFileError(task.source, reason, line=line, key="files", fix=_BY_HAND)
         for path in task.context:
             if path not in committed:
                 raise _refused(task, "context", path)

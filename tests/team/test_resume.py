@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from fakes.llama_server import KEY
 from fakes.team_server import ACCEPT, FakeTeamServer, code, plan
 from team.conftest import Outcome, git, run_turbo
 from user_state import UserState
+
+from agent.core.held_file import hold
 
 RIGHT = code("def double(number):\n    return number * 2\n")
 WRONG = code("def double(number):\n    return number * 3\n")
@@ -409,23 +412,19 @@ async def test_runs_are_listed_shown_discarded_and_cleaned(place: Place) -> None
     assert place.branches() == ["main"]
 
 
-async def test_a_run_killed_after_its_end_leaves_nothing_once_that_is_asked(
-    place: Place, tmp_path: Path
-) -> None:
-    program = tmp_path / "bin" / "git"
-    program.parent.mkdir()
-    real = shutil.which("git")
-    text = (
-        f'#!/bin/sh\ncase "$*" in *worktree*remove*) kill -9 $PPID; exit;; esac\nexec {real} "$@"\n'
-    )
-    program.write_text(text)
-    program.chmod(0o755)
-    usual, place.path = place.path, f"{program.parent}{os.pathsep}{place.path}"
-    async with scripted(place) as server:
-        seen = await place.run_killed(server)
-        assert seen[-1]["status"] == "accepted"
-        assert place.left_over() != []
-        place.path = usual
-        ended = await place.turbo(server, "runs", "resume")
-        assert (ended.exit_code, "nothing to resume" in ended.err) == (0, True)
+async def test_a_run_killed_after_its_end_leaves_nothing_once_that_is_asked(place: Place) -> None:
+    with ExitStack() as stack:
+
+        def review(prompt: str, earlier: int) -> str:
+            """From here on its worktrees cannot be removed."""
+            stack.enter_context(hold(place.state / "worktrees.held"))
+            return ACCEPT
+
+        async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=review) as server:
+            seen = await place.run_killed(server, at("run_finished"))
+            assert seen[-1]["status"] == "accepted"
+            assert place.left_over() != []
+            stack.close()
+            ended = await place.turbo(server, "runs", "resume")
+            assert (ended.exit_code, "nothing to resume" in ended.err) == (0, True)
     assert place.left_over() == []
