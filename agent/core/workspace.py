@@ -2,8 +2,9 @@
 
 Candidates live in detached worktrees outside the user's tree. What is accepted becomes one commit
 on a branch of its own, written with plumbing commands, so that the user's checked-out files,
-index, stash and hooks are never touched. Hooks, fsmonitor and automatic gc are off for
-everything we run. It is longer than most modules: splitting it would give git two owners.
+index, stash and hooks are never touched. No program that the repository names is run; git_options
+has what every command is told. It is longer than most modules: splitting it would give git two
+owners.
 """
 
 from __future__ import annotations
@@ -11,45 +12,48 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import stat
-import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import Self, TypeVar
 
 from agent.core.config import forget_git_variables
-from agent.core.errors import NotText, WorkspaceError
+from agent.core.errors import EditError, NotText, WorkspaceError
 from agent.core.folders import cache_folder, private_folder
 from agent.core.git_listings import gitlinks, paths_of_config
+from agent.core.git_options import (
+    ENVIRONMENT,
+    FILTER_NAMES,
+    OPTIONS,
+    filter_of,
+    filters_off,
+    in_portions,
+    why_not_filtered,
+)
 from agent.core.shortage import FULL_FIX, is_full, shortage
+from agent.core.worktree_folders import (
+    clear_abandoned,
+    held_worktrees,
+    notes_of,
+    remove_worktree,
+    worktree_path,
+)
 
 try:
     import git
 except ImportError:  # GitPython looks for the program when it is imported
     raise WorkspaceError("git was not found", fix="Install git 2.28 or newer.") from None
 
-_IDENTITY = {
-    "GIT_AUTHOR_NAME": "Turbo Local Coder",
-    "GIT_AUTHOR_EMAIL": "turbo-local-coder@localhost",
-    "GIT_COMMITTER_NAME": "Turbo Local Coder",
-    "GIT_COMMITTER_EMAIL": "turbo-local-coder@localhost",
-}
-_QUIET = {
-    "GIT_LITERAL_PATHSPECS": "1",
-    "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_TERMINAL_PROMPT": "0",
-    "LC_ALL": "C",
-}
-_OPTIONS = [
-    "core.hooksPath=/dev/null",
-    "core.fsmonitor=false",
-    "core.quotePath=false",
-    "gc.auto=0",
-    "maintenance.auto=false",
-    "advice.detachedHead=false",
-    "commit.gpgSign=false",
-]
+_MOST_READ = 8_000_000
+"""Bytes of the largest file that is read at all; what may be shown or edited is far smaller."""
+_BRANCH_NAMES = 9
+"""Names that are tried for a branch when others have it."""
+_BUSY_S = 5.0
+"""How long we wait for the index of the user's checkout, which an editor may just refresh."""
+_PAUSE_S = 0.05
 
 Result = TypeVar("Result")
 
@@ -58,20 +62,21 @@ class Workspace:
     """One run's view of one repository. Use `open`, then `close`."""
 
     def __init__(
-        self, repo: git.Repo, *, run: str, base: str, worktrees: Path, owned: ExitStack
+        self, here: _Git, common: Path, *, run: str, base: str, worktrees: Path, owned: ExitStack
     ) -> None:
-        self._repo = repo
-        self._git = threading.Lock()
+        self._here = here
+        self._common = common
+        self._one_at_a_time = Lock()
         self._worktrees = worktrees
         self._owned = owned
-        self._made: dict[str, Path] = {}
+        self._made: dict[str, _Git] = {}
         self._closed = False
         self.run = run
         self.base = base
         """Commit that the work starts from."""
-        self.root = Path(str(repo.working_tree_dir))
+        self.root = here.folder
         """Top folder of the user's checkout. We only read there."""
-        self.state_dir = _state_folder(repo)
+        self.state_dir = _state_folder(common)
         """Runs and checkpoints, inside git's own folder."""
 
     @classmethod
@@ -94,15 +99,17 @@ class Workspace:
     @classmethod
     def _open(cls, path: Path, run: str, base: str | None, worktrees_root: Path | None) -> Self:
         with ExitStack() as stack, _mapped():
-            repo = _repository(path)
-            stack.callback(repo.close)
-            base = _last_commit(repo, path) if base is None else _commit(repo, base)
-            _refuse_branch_in_the_way(repo)
+            found, common = _repository(path)
+            here = found.without_filters()
+            base = _last_commit(here, path) if base is None else _commit(here, base)
+            _refuse_branch_in_the_way(here)
             root = (worktrees_root or cache_folder("worktrees")).resolve()
             root.mkdir(parents=True, exist_ok=True)
             worktrees = stack.enter_context(private_folder(root))
-            _clear_abandoned(repo, root)
-            return cls(repo, run=run, base=base, worktrees=worktrees, owned=stack.pop_all())
+            with held_worktrees(_state_folder(common)):
+                clear_abandoned(common, root)
+            owned = stack.pop_all()
+            return cls(here, common, run=run, base=base, worktrees=worktrees, owned=owned)
 
     async def close(self) -> None:
         """Remove every worktree of this run."""
@@ -110,16 +117,26 @@ class Workspace:
         def clear() -> None:
             # A cancelled `worktree` may still wait for the lock; it must not make one after this.
             self._closed = True
-            for path in self._made.values():
-                _remove_worktree(self._repo, path)
-            self._made.clear()
+            for name in list(self._made):
+                self._remove(name)
 
         await self._call(clear)
         await asyncio.to_thread(self._owned.close)
 
     async def dirty(self) -> bool:
-        """True when tracked files of the user's checkout differ from its last commit."""
-        return bool(await self._run("status", "--porcelain", "--untracked-files=no"))
+        """True when tracked files of the user's checkout differ from its last commit.
+
+        A file that git keeps through a filter counts only when its change is staged: without the
+        filter, which we do not run, nobody can tell what else it is."""
+
+        def look() -> bool:
+            options = ("--untracked-files=no", "--no-renames", "--ignore-submodules=dirty")
+            said = self._here("status", "--porcelain=v1", "-z", *options).split("\0")
+            changed = [entry for entry in said if entry]
+            files = [entry[3:] for entry in changed if entry.startswith(" M ")]
+            return len(files) < len(changed) or len(_filtered(self._here, files)) < len(files)
+
+        return await self._call(look)
 
     async def untracked(self) -> tuple[str, ...]:
         """Files of the user's checkout that git neither tracks nor ignores, sorted."""
@@ -144,18 +161,21 @@ class Workspace:
     async def read(self, path: str) -> str | None:
         """Text of one file at the base; None when it is absent.
 
-        Raises NotText for what is no regular file of UTF-8 text.
+        Raises NotText for what is no regular file of UTF-8 text, or larger than 8 MB.
         """
 
         def load() -> bytes | None:
-            try:
-                blob = self._repo.commit(self.base).tree / path
-            except KeyError:
-                return None
-            if blob.type != "blob" or stat.S_ISLNK(blob.mode):
-                raise NotText(path, "is no regular file")
-            data: bytes = blob.data_stream.read()
-            return data
+            options = ("--full-tree", "--long", "-z")
+            for entry in self._here("ls-tree", *options, self.base, "--", path).split("\0"):
+                about, _, name = entry.partition("\t")
+                if name == path:
+                    mode, _, blob, size = about.split()
+                    if mode not in ("100644", "100755"):
+                        raise NotText(path, "is no regular file")
+                    if int(size) > _MOST_READ:
+                        raise NotText(path, "is too large")
+                    return self._here.data("cat-file", "blob", blob)
+            return None
 
         data = await self._call(load)
         if data is None:
@@ -167,6 +187,12 @@ class Workspace:
         except UnicodeDecodeError:
             raise NotText(path, "is not UTF-8") from None
 
+    async def why_filtered(self, paths: Sequence[str]) -> str | None:
+        """Why one of `paths` cannot be written because git keeps it through a filter, as git-lfs
+        and git-crypt do; None when all can. As the user's checkout has it: `snapshot` is strict."""
+        filtered = await self._call(lambda: _filtered(self._here, paths))
+        return why_not_filtered(filtered) if filtered else None
+
     async def worktree(self, name: str, *, at: str | None = None) -> Path:
         """A worktree of that name, checked out at `at` (default: the base), without leftovers."""
         target = at or self.base
@@ -174,68 +200,118 @@ class Workspace:
         def prepare() -> Path:
             if self._closed:
                 raise WorkspaceError("the run is over")
-            path = self._made.get(name)
-            if path is None:
-                path = self._worktrees / name
-                self._made[name] = path
-                self._repo.git.worktree("add", "--detach", "--quiet", str(path), target)
-            else:
-                with _opened(path) as here:
-                    here.git.reset("--hard", "--quiet", target)
-                    here.git.clean("-ffdxq")
-            return path
+            here = self._made.get(name)
+            if here is None or not self._emptied(here, target):
+                here = self._add(name, target)
+            return here.folder
 
         return await self._call(prepare)
 
+    def _add(self, name: str, target: str) -> _Git:
+        """A new worktree, in place of the one of that name."""
+        self._remove(name)
+        path = worktree_path(self._worktrees, name)
+        # Where git looks does not depend on the file .git of the worktree, which is in the hands of
+        # the tests: they may lead it to the user's checkout, or remove it.
+        pinned = {"GIT_DIR": str(notes_of(self._common, path)), "GIT_WORK_TREE": str(path)}
+        here = self._made[name] = _Git(path, environment={**ENVIRONMENT, **pinned})
+        with held_worktrees(self.state_dir):
+            options = ("--detach", "--no-checkout", "--quiet")
+            self._here("worktree", "add", *options, str(path), target)
+        # What the configuration includes may depend on the place: ask where the files are written.
+        here = self._made[name] = here.without_filters()
+        here("reset", "--hard", "--quiet", target)
+        return here
+
+    def _emptied(self, here: _Git, target: str) -> bool:
+        """Whether a worktree that was used could be put back to `target`."""
+        link = here.folder / ".git"
+        try:
+            if link.is_symlink() or link.read_text() != f"gitdir: {here.environment['GIT_DIR']}\n":
+                return False
+            here("reset", "--hard", "--quiet", target)
+            here("clean", "-ffdxq")
+        except (OSError, UnicodeDecodeError, GitError):  # of what the tests made of it
+            return False
+        return True
+
+    def _remove(self, name: str) -> None:
+        here = self._made.pop(name, None)
+        if here is not None:
+            with held_worktrees(self.state_dir):
+                remove_worktree(self._common, here.folder)
+
     async def snapshot(self, worktree: Path, paths: Sequence[str], message: str) -> str:
-        """Commit `paths` of a worktree on top of the base without moving any branch; its id."""
+        """Commit `paths` of a worktree on top of the base without moving any branch; its id.
+
+        Raises EditError when git keeps one of them through a filter, by the attributes of the base
+        or of the worktree: what we would commit is not what the filter makes of it.
+        """
 
         def write() -> str:
-            with _opened(worktree) as here:
-                here.git.read_tree(self.base)
-                here.git.add("--force", "--", *paths)
-                tree = here.git.write_tree()
-                return str(here.git.commit_tree(tree, "-p", self.base, "-m", message))
+            (here,) = (each for each in self._made.values() if each.folder == worktree)
+            here("read-tree", self.base)
+            if filtered := _filtered(here, paths, "--cached") or _filtered(here, paths):
+                raise EditError(why_not_filtered(filtered))
+            here("update-index", "--add", "--replace", "--", *paths)
+            return here("commit-tree", here("write-tree"), "-p", self.base, "-m", message)
 
         return await self._call(write)
 
     async def diff(self, commit: str) -> str:
         """Unified diff from the base to `commit`."""
-        text = await self._run(
-            "diff", "--no-color", "--no-ext-diff", "--no-textconv", self.base, commit
-        )
+        options = ("-p", "-M", "--no-color", "--no-ext-diff", "--no-textconv")
+        text = await self._run("diff-tree", *options, self.base, commit)
         # git's output is bytes; what is no UTF-8 comes as lone surrogates, which nothing can send
         return text.encode("utf-8", "replace").decode("utf-8")
 
-    async def publish(self, commit: str, *, branch: str, message: str) -> str:
-        """One commit with the tree of `commit` and `message` on a new `branch`; its id.
+    async def publish(self, commit: str, *, branch: str, message: str) -> tuple[str, str]:
+        """One commit with the tree of `commit` and `message` on a new `branch`: the branch's name,
+        which has a number at its end where others have that one, and the commit's id.
 
-        Raises GitError when the branch exists already.
+        Raises GitError when the branch cannot be made.
         """
-        tree = await self._run("rev-parse", f"{commit}^{{tree}}")
-        final = await self._run("commit-tree", tree, "-p", self.base, "-m", message)
-        await self._run("update-ref", f"refs/heads/{branch}", final, "0" * 40)
-        return final
+
+        def publish() -> tuple[str, str]:
+            tree = self._here("rev-parse", f"{commit}^{{tree}}")
+            final = self._here("commit-tree", tree, "-p", self.base, "-m", message)
+            none = "0" * len(final)
+            names = [branch, *(f"{branch}-{number}" for number in range(2, _BRANCH_NAMES + 1))]
+            for name in names:
+                try:
+                    self._here("update-ref", f"refs/heads/{name}", final, none)
+                except GitError:
+                    if not self._is_taken(name):
+                        raise
+                else:
+                    return name, final
+            raise WorkspaceError(
+                f"the branches {branch} to {names[-1]} are there already",
+                fix="Remove those that you do not need: git branch -D NAME",
+            )
+
+        return await self._call(publish)
+
+    def _is_taken(self, branch: str) -> bool:
+        """Whether a branch is there, or a killed git has left it locked."""
+        if (self._common / f"refs/heads/{branch}.lock").exists():
+            return True
+        return self._here.succeeds("show-ref", "--verify", "--quiet", f"refs/heads/{branch}")
 
     async def has_commit(self, commit: str) -> bool:
         """True when git still has that commit, which no branch need name, and its files."""
-        try:
-            await self._run("cat-file", "-e", f"{commit}^{{tree}}")
-        except GitError:
-            return False
-        return True
+        return await self._call(lambda: self._here.succeeds("cat-file", "-e", f"{commit}^{{tree}}"))
 
-    async def published(self, branch: str, trailer: str) -> str | None:
-        """The commit since the base on a local `branch` that has `trailer` in its message, or
-        None."""
-        since = f"{self.base}..refs/heads/{branch}"
-        try:
-            return (
-                await self._run("log", "-1", "--format=%H", "-F", f"--grep={trailer}", since)
-                or None
-            )
-        except GitError:  # there is no such branch
-            return None
+    async def published(self, branch: str, trailer: str) -> tuple[str, str] | None:
+        """Name and last commit of the local branch `branch`, or of one that `publish` made in its
+        stead, that has `trailer` in the message of a commit since the base; None when none has."""
+        patterns = (f"refs/heads/{branch}", f"refs/heads/{branch}-*")
+        listed = await self._run("for-each-ref", "--format=%(refname:lstrip=2)", *patterns)
+        for name in listed.splitlines():
+            since = f"{self.base}..refs/heads/{name}"
+            if commit := await self._run("rev-list", "-1", "-F", f"--grep={trailer}", since):
+                return name, commit
+        return None
 
     async def branches(self, prefix: str) -> dict[str, bool]:
         """Local branches whose names begin with `prefix`; whether the checkout's last commit has
@@ -256,7 +332,7 @@ class Workspace:
         """Move the user's current branch to `commit` and return its name.
 
         Raises WorkspaceError, with nothing changed, when the checkout has changes, is on no
-        branch, or has moved since the run began.
+        branch, or has moved since the run began, or when files must go through a filter.
         """
         by_hand = f"Merge it yourself: git merge {commit[:12]}"
         if await self.dirty():
@@ -267,30 +343,46 @@ class Workspace:
             raise WorkspaceError("not applied: no branch is checked out", fix=by_hand) from None
         if await self._run("rev-parse", "HEAD") != self.base:
             raise WorkspaceError(f"not applied: {branch} has moved during the run", fix=by_hand)
+        listed = await self._run("diff-tree", "-r", "-z", "--name-only", self.base, commit)
+        changed = [path for path in listed.split("\0") if path]
+        if any(path.rpartition("/")[2] == ".gitattributes" for path in changed):
+            raise WorkspaceError("not applied: it changes attributes of files", fix=by_hand)
+        if reason := await self.why_filtered(changed):
+            raise WorkspaceError(f"not applied: {reason}", fix=by_hand)
         try:
-            await self._run("merge", "--ff-only", "--quiet", commit)
+            await self._call(lambda: self._merge(commit))
         except GitError as error:
             raise WorkspaceError(f"not applied: {error.message}", fix=by_hand) from None
         return branch
 
+    def _merge(self, commit: str) -> None:
+        give_up_at = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                self._here("merge", "--ff-only", "--quiet", commit)
+            except GitError as error:
+                # git has no exit code of its own for it
+                if "index.lock" not in error.message or time.monotonic() > give_up_at:
+                    raise
+                time.sleep(_PAUSE_S)
+            else:
+                return
+
     async def has_commit_mentioning(self, text: str) -> bool:
         """True when a commit on any local branch has `text` in its message."""
-        return bool(
-            await self._run("log", "--branches", "-1", "--format=%H", "-F", f"--grep={text}")
-        )
+        return bool(await self._run("rev-list", "--branches", "-1", "-F", f"--grep={text}"))
 
     async def _run(self, command: str, *arguments: str) -> str:
-        method = getattr(self._repo.git, command.replace("-", "_"))
-        return await self._call(lambda: str(method(*arguments)))
+        return await self._call(lambda: self._here(command, *arguments))
 
     async def _call(self, work: Callable[[], Result]) -> Result:
         """Do `work` in a thread, one at a time, and map what git says when it fails."""
 
         def locked() -> Result:
-            with self._git:
+            with self._one_at_a_time:
                 return work()
 
-        with _mapped(self._repo.common_dir):
+        with _mapped(self._common):
             return await asyncio.to_thread(locked)
 
 
@@ -299,47 +391,94 @@ class GitError(WorkspaceError):
 
     exit_code = 1
 
-    def __init__(self, command: str, said: str) -> None:
-        text = said.strip().removeprefix("stderr:").strip().strip("'")
-        super().__init__(f"git {command} failed: {text or 'it said nothing'}")
+    def __init__(self, command: str, said: str, status: int = 128) -> None:
+        self.said = said.strip().removeprefix("stderr:").strip().strip("'")
+        self.status = status
+        super().__init__(f"git {command} failed: {self.said or 'it said nothing'}")
+
+
+@dataclass(frozen=True)
+class _Git:
+    """The git program, as it is started in one folder."""
+
+    folder: Path
+    options: tuple[str, ...] = OPTIONS
+    environment: Mapping[str, str] = field(default_factory=lambda: ENVIRONMENT)
+
+    def __call__(self, command: str, *arguments: str) -> str:
+        """What a command says, without the last end of a line. Raises GitError."""
+        return os.fsdecode(self.data(command, *arguments).removesuffix(b"\n"))
+
+    def data(self, command: str, *arguments: str) -> bytes:
+        """The bytes that a command writes. Raises GitError."""
+        options = [word for option in self.options for word in ("-c", option)]
+        # GitPython would start it in the folder of this process where it may not enter `folder`.
+        place = ("-C", str(self.folder))
+        program = git.Git(str(self.folder))
+        try:
+            return program.execute(
+                [program.GIT_PYTHON_GIT_EXECUTABLE, *place, *options, command, *arguments],
+                env=dict(self.environment),
+                stdout_as_string=False,
+                strip_newline_in_stdout=False,
+            )
+        except git.GitCommandNotFound:
+            raise WorkspaceError("git cannot be started", fix="Is it on your PATH?") from None
+        except git.GitCommandError as error:
+            status = error.status if isinstance(error.status, int) else 128
+            raise GitError(command, str(error.stderr), status) from None
+
+    def succeeds(self, command: str, *arguments: str) -> bool:
+        """Whether a command that only asks for something has the exit code 0."""
+        try:
+            self(command, *arguments)
+        except GitError:
+            return False
+        return True
+
+    def without_filters(self) -> _Git:
+        """The same, told to run no filter of what is configured for its folder."""
+        try:
+            listed = self(*FILTER_NAMES)
+        except GitError as error:
+            if error.status != 1:
+                raise
+            return self
+        try:
+            return replace(self, options=(*OPTIONS, *filters_off(listed)))
+        except ValueError as error:
+            raise WorkspaceError(
+                f"the filter {str(error)!r} of your git configuration cannot be turned off",
+                fix="Give it a name without = in it: git config --rename-section",
+            ) from None
 
 
 def locate(path: Path) -> Path:
     """The top folder of the checkout that holds `path`. Raises WorkspaceError as `open` does."""
-    repo = _repository(path)
-    try:
-        return Path(str(repo.working_tree_dir))
-    finally:
-        repo.close()
+    with _mapped():
+        return _repository(path)[0].folder
 
 
 def state_folder(path: Path) -> Path:
     """Where the repository of the checkout at `path` keeps runs and checkpoints. Raises
     WorkspaceError as `open` does."""
-    repo = _repository(path)
-    try:
-        return _state_folder(repo)
-    finally:
-        repo.close()
+    with _mapped():
+        return _state_folder(_repository(path)[1])
 
 
 def create_repository(folder: Path, *, message: str) -> None:
     """Make `folder` a git repository with one commit of everything in it."""
     forget_git_variables()
-    git.Repo.init(folder, initial_branch="main").close()
-    with _mapped(), _opened(folder) as repo:
-        repo.git.add("--all")
-        repo.git.commit("--quiet", "--no-verify", "-m", message)
+    with _mapped():
+        here = _Git(folder)
+        here("init", "--quiet", "--initial-branch=main")
+        here = here.without_filters()
+        here("add", "--all")
+        here("commit", "--quiet", "--no-verify", "-m", message)
 
 
-def _state_folder(repo: git.Repo) -> Path:
-    return Path(repo.common_dir) / ".turbo"
-
-
-def _command_of(error: git.GitCommandError) -> str:
-    words = [str(word) for word in error.command] if isinstance(error.command, list) else []
-    plain = [word for word in words[1:] if word != "-c" and "=" not in word]
-    return plain[0] if plain else "command"
+def _state_folder(common: Path) -> Path:
+    return common / ".turbo"
 
 
 @contextlib.contextmanager
@@ -348,11 +487,10 @@ def _mapped(folder: str | os.PathLike[str] = ".") -> Iterator[None]:
     the disk that git writes to: it has several words for a full one, or none."""
     try:
         yield
-    except git.GitCommandError as error:
-        failure = GitError(_command_of(error), str(error.stderr))
+    except GitError as failure:
         if is_full(folder):
             raise WorkspaceError(failure.message, fix=FULL_FIX) from None
-        raise failure from None
+        raise
     except OSError as error:
         if known := shortage(error, Path.cwd()):
             raise known from None
@@ -362,39 +500,55 @@ def _mapped(folder: str | os.PathLike[str] = ".") -> Iterator[None]:
         ) from None
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[git.Repo]:
-    with git.Repo(path) as repo:
-        repo.git.set_persistent_git_options(c=_OPTIONS)
-        repo.git.update_environment(**_QUIET, **_IDENTITY)
-        yield repo
-
-
-def _repository(path: Path) -> git.Repo:
+def _repository(path: Path) -> tuple[_Git, Path]:
+    """git in the top folder of the checkout that holds `path`, and its own folder, which all
+    worktrees of the repository share. Raises WorkspaceError."""
     forget_git_variables()
+    here = _Git(path)
+    if not path.is_dir():
+        raise _no_repository(path)
     try:
-        repo = git.Repo(path, search_parent_directories=True)
-    except (git.InvalidGitRepositoryError, git.NoSuchPathError):
-        raise WorkspaceError(
-            f"{path}: not a git repository",
-            fix="Run it inside a repository, name one with --repo, or type: git init",
-        ) from None
-    if repo.bare or repo.working_tree_dir is None:
-        repo.close()
-        raise WorkspaceError(
-            f"{path}: a bare repository has no files to work on",
-            fix="Clone it and run in the clone.",
+        said = here("rev-parse", "--git-common-dir", "--show-toplevel")
+    except GitError as error:
+        raise _unusable(here, error) from None
+    common, _, top = said.partition("\n")
+    return _Git(Path(top)), (path / common).resolve()
+
+
+def _no_repository(path: Path) -> WorkspaceError:
+    return WorkspaceError(
+        f"{path}: not a git repository",
+        fix="Run it inside a repository, name one with --repo, or type: git init",
+    )
+
+
+def _unusable(here: _Git, error: GitError) -> WorkspaceError:
+    """Why there is no checkout, by what git said; it has one exit code for everything."""
+    path = here.folder
+    if error.said.startswith("fatal: not a git repository ("):
+        return _no_repository(path)
+    if "safe.directory" in error.said:
+        return WorkspaceError(
+            f"{path}: the repository belongs to another user, so git does not trust it",
+            fix=f"If you do: git config --global --add safe.directory {path.resolve()}",
         )
-    repo.git.set_persistent_git_options(c=_OPTIONS)
-    repo.git.update_environment(**_QUIET, **_IDENTITY)
-    return repo
+    if here.succeeds("rev-parse", "--is-bare-repository"):
+        what = "a bare repository" if here("rev-parse", "--is-bare-repository") == "true" else ""
+        return WorkspaceError(
+            f"{path}: {what or 'the inside of .git'} has no files to work on",
+            fix="Clone it and run in the clone." if what else "Run it in the checkout.",
+        )
+    return WorkspaceError(
+        f"{path}: git cannot use the repository: {error.said}",
+        fix="Put right what git says; then git status works there, too.",
+    )
 
 
-def _last_commit(repo: git.Repo, path: Path) -> str:
+def _last_commit(here: _Git, path: Path) -> str:
     try:
-        return str(repo.git.rev_parse("--verify", "--quiet", "HEAD^{commit}"))
-    except git.GitCommandError as error:
-        if str(error.stderr).strip():  # it says nothing when HEAD just has no commit
+        return here("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    except GitError as error:
+        if error.said:  # it says nothing when HEAD just has no commit
             raise
         raise WorkspaceError(
             f"{path}: the repository has no commit yet",
@@ -402,43 +556,34 @@ def _last_commit(repo: git.Repo, path: Path) -> str:
         ) from None
 
 
-def _commit(repo: git.Repo, name: str) -> str:
+def _commit(here: _Git, name: str) -> str:
     try:
-        return str(
-            repo.git.rev_parse("--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-        )
-    except git.GitCommandError:
+        return here("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    except GitError:
         raise WorkspaceError(
-            f"{repo.working_tree_dir}: the commit {name} is not there",
+            f"{here.folder}: the commit {name} is not there",
             fix="Fetch it; git may have pruned what no branch named.",
         ) from None
 
 
-def _refuse_branch_in_the_way(repo: git.Repo) -> None:
+def _refuse_branch_in_the_way(here: _Git) -> None:
     """A branch `turbo` keeps git from making `turbo/...`: say it before the work, not after."""
-    with contextlib.suppress(git.GitCommandError):
-        repo.git.show_ref("--verify", "--quiet", "refs/heads/turbo")
+    if here.succeeds("show-ref", "--verify", "--quiet", "refs/heads/turbo"):
         raise WorkspaceError(
             "a branch named turbo is in the way of branches like turbo/TASK-RUN",
             fix="Rename it: git branch -m turbo NEW-NAME",
         )
 
 
-def _clear_abandoned(repo: git.Repo, root: Path) -> None:
-    """Forget worktrees of ours whose folder was swept. Those of the user are not ours to prune."""
-    for line in str(repo.git.worktree("list", "--porcelain")).splitlines():
-        path = Path(line.removeprefix("worktree "))
-        ours = line.startswith("worktree ") and path.is_relative_to(root)
-        if ours and not path.exists():
-            _remove_worktree(repo, path)
+def _filtered(here: _Git, paths: Sequence[str], *options: str) -> dict[str, str]:
+    """Those of `paths` that git keeps through a filter, and its name."""
+    found: dict[str, str] = {}
+    for some in in_portions(paths):
+        found |= filter_of(here("check-attr", "-z", *options, "filter", "--", *some))
+    return found
 
 
 def _names(output: str) -> tuple[str, ...]:
     """File names of a ``-z`` list. Those that are not UTF-8 come as lone surrogates and go."""
     names = (name for name in output.split("\0") if name)
     return tuple(sorted(x for x in names if not any("\ud800" <= c <= "\udfff" for c in x)))
-
-
-def _remove_worktree(repo: git.Repo, path: Path) -> None:
-    with contextlib.suppress(git.GitCommandError):
-        repo.git.worktree("remove", "--force", "--force", str(path))

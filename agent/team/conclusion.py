@@ -94,10 +94,10 @@ async def conclude_published(
     task: Task, workspace: Workspace, journal: Journal, record: Record, *, apply: bool
 ) -> bool:
     """Whether the run was killed after its commit was on its branch: then it is accepted."""
-    branch = _branch(task, workspace.run)
-    commit = await workspace.published(branch, run_trailer(workspace.run))
-    if commit is None:
+    found = await workspace.published(_branch(task, workspace.run), run_trailer(workspace.run))
+    if found is None:
         return False
+    branch, commit = found
     await to_its_end(_deliver(branch, commit, workspace, journal, record, apply=apply))
     return True
 
@@ -107,9 +107,10 @@ async def _publish(
 ) -> None:
     assert chosen.commit is not None  # noqa: S101 - a green candidate has a commit
     workspace = context.workspace
-    branch = _branch(task, workspace.run)
-    commit = await workspace.publish(
-        chosen.commit, branch=branch, message=commit_message(task, workspace.run)
+    branch, commit = await workspace.publish(
+        chosen.commit,
+        branch=_branch(task, workspace.run),
+        message=commit_message(task, workspace.run),
     )
     await _deliver(branch, commit, workspace, context.journal, record, apply=apply)
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-
-from agent.core.errors import WorkspaceError
+from agent.core.errors import UsageError, WorkspaceError
 from agent.core.workspace import Workspace
-from agent.team.checkpoints import checkpoints
 from agent.team.replay import find_run
 from agent.team.run_list import RunSummary, run_folders
-from agent.team.runs import CHECKPOINTS, forget_run, held_run, new_run_name, open_workspace
+from agent.team.runs import forget_run, held_run, new_run_name, open_workspace
 
 UNFINISHED_DAYS = 14
 """What could go on is kept at least that long."""
@@ -41,11 +37,10 @@ async def discard(repository: Path, name: str) -> RunSummary:
 
     Raises UsageError when there is no such run, or when it goes on in another process.
     """
-    async with _opened(repository) as (workspace, saver):
+    async with open_workspace(repository, new_run_name()) as workspace:
         folder = find_run(workspace.state_dir / "runs", name)
         summary = RunSummary.of(folder)
-        with held_run(folder):
-            await forget_run(folder, saver)
+        await asyncio.to_thread(_forget, folder)
     return summary
 
 
@@ -54,16 +49,19 @@ async def clean(repository: Path, *, unfinished: bool, merged_branches: bool) ->
     that no process carries out now. With `merged_branches` their branches go that are merged into
     the one that is checked out."""
     cleaned = Cleaned()
-    async with _opened(repository) as (workspace, saver):
+    async with open_workspace(repository, new_run_name()) as workspace:
         for folder in run_folders(workspace.state_dir / "runs"):
             summary = RunSummary.of(folder)
             young = time.time() - summary.started < UNFINISHED_DAYS * _DAY_S
             if summary.status == "running" or (summary.resumable and young and not unfinished):
                 cleaned.kept.append(folder.name)
                 continue
-            with held_run(folder):
-                await forget_run(folder, saver)
-            cleaned.removed.append(folder.name)
+            try:
+                await asyncio.to_thread(_forget, folder)
+            except UsageError:  # it has gone on just now
+                cleaned.kept.append(folder.name)
+            else:
+                cleaned.removed.append(folder.name)
         for branch, merged in (await workspace.branches("turbo/")).items():
             if merged and merged_branches and await _deleted(branch, workspace):
                 cleaned.deleted.append(branch)
@@ -72,19 +70,14 @@ async def clean(repository: Path, *, unfinished: bool, merged_branches: bool) ->
     return cleaned
 
 
+def _forget(folder: Path) -> None:
+    with held_run(folder):
+        forget_run(folder)
+
+
 async def _deleted(branch: str, workspace: Workspace) -> bool:
     try:
         await workspace.delete_merged(branch)
     except WorkspaceError:  # it is checked out somewhere
         return False
     return True
-
-
-@asynccontextmanager
-async def _opened(repository: Path) -> AsyncIterator[tuple[Workspace, AsyncSqliteSaver | None]]:
-    """The repository, without the worktrees that killed runs left, and its checkpoints."""
-    async with AsyncExitStack() as stack:
-        workspace = await stack.enter_async_context(open_workspace(repository, new_run_name()))
-        path = workspace.state_dir / CHECKPOINTS
-        saver = await stack.enter_async_context(checkpoints(path)) if path.exists() else None
-        yield workspace, saver

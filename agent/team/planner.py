@@ -153,6 +153,8 @@ async def _check_target(path: str, context: TeamContext, ground: Ground, made: s
     check_edit_path(path, context.workspace.root)
     if reason := why_not_beside(path, ground.tracked | made, ground.submodules):
         raise EditError(f"{path!r} {reason}")
+    if reason := await context.workspace.why_filtered([path]):
+        raise EditError(reason)
     # the checkout of the user may hold something else than the commit that the work starts from
     above = next((str(x) for x in PurePosixPath(path).parents if str(x) in ground.tracked), None)
     if above is not None:

@@ -28,6 +28,7 @@ _COMMIT_FIRST = (
     "Tools of .venv and node_modules need no path."
 )
 _OWN_FILE = "Name a file of this repository, spelled as git has it."
+_BY_HAND = "Change it yourself; the task may change the other files."
 
 
 async def check_tasks(tasks: Sequence[Task], workspace: Workspace, journal: Journal) -> None:
@@ -45,6 +46,8 @@ async def check_tasks(tasks: Sequence[Task], workspace: Workspace, journal: Jour
             beside = {*committed, *task.files[:number]}
             if reason := why_not_beside(path, beside, submodules):
                 raise _refused(task, "files", path, f"{path!r} {reason}", _OWN_FILE)
+            if reason := await workspace.why_filtered([path]):
+                raise _refused(task, "files", path, reason, _BY_HAND)
         for path in task.context:
             if path not in committed:
                 raise _refused(task, "context", path)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
 import shutil
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from agent.core.errors import UsageError
 from agent.core.held_file import hold, is_held
 from agent.core.workspace import Workspace
-
-if TYPE_CHECKING:
-    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 JOURNAL = "journal.jsonl"
 """In the folder of a run."""
@@ -26,14 +20,15 @@ MANIFEST = "manifest.json"
 ANSWERS = "answers.jsonl"
 """What a run that is not over would have to pay for again."""
 CHECKPOINTS = "checkpoints.sqlite"
-"""Beside the folder of runs."""
+"""In the folder of a run, so that runs at the same time do not wait for each other."""
+_REMOVED = "removed-"
 KEPT_RUNS = 50
 """Runs whose journal stays, with what those need that did not come to their end."""
 
 
 def new_run_name() -> str:
     """Sortable by time, unique, fit for a branch name."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 
 @asynccontextmanager
@@ -82,28 +77,27 @@ def is_alive(folder: Path) -> bool:
         return False
 
 
-async def tidy_up(run: str, runs: Path, saver: AsyncSqliteSaver | None) -> None:
-    """Forget what `run`, which has come to its end, needed to go on, and all but the newest runs.
+def tidy_up(folder: Path) -> None:
+    """Forget what the run in `folder`, which is over and still held, needed to go on, and all but
+    the newest runs.
 
     A run that is not over keeps its checkpoint and its answers as long as its journal.
     """
-    (runs / run / ANSWERS).unlink(missing_ok=True)
-    await forget_checkpoint(run, saver)
-    for folder in _old(runs):
-        await forget_run(folder, saver)
+    for path in (folder / ANSWERS, *folder.glob(f"{CHECKPOINTS}*")):
+        path.unlink(missing_ok=True)
+    for old in _old(folder.parent):
+        with contextlib.suppress(UsageError), held_run(old):
+            forget_run(old)
 
 
-async def forget_run(folder: Path, saver: AsyncSqliteSaver | None) -> None:
-    """Remove the folder and the checkpoint of a run that is not alive."""
-    await forget_checkpoint(folder.name, saver)
-    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-
-
-async def forget_checkpoint(run: str, saver: AsyncSqliteSaver | None) -> None:
-    """Remove the checkpoint of a run, unless somebody else has locked the database."""
-    if saver is not None:
-        with contextlib.suppress(sqlite3.Error):
-            await saver.adelete_thread(run)
+def forget_run(folder: Path) -> None:
+    """Remove the folder of a run that is held. It goes as a whole: who waits to hold it next begins
+    with an empty one, from which nothing is removed any more."""
+    state = folder.parent.parent
+    with contextlib.suppress(OSError):
+        folder.rename(state / f"{_REMOVED}{secrets.token_hex(8)}")
+    for removed in state.glob(f"{_REMOVED}*"):
+        shutil.rmtree(removed, ignore_errors=True)
 
 
 def _old(runs: Path) -> list[Path]:

@@ -241,9 +241,7 @@ async def run_task(task: Task, session: Session) -> RunResult:
             journal.emit("run_finished", **result.event())
             session.ledger.enter(result)
         if over:  # only now: a run that is killed before its end was told needs what is forgotten
-            graph = await session.engine.graph()
-            async with graph.checkpoints(workspace.state_dir / CHECKPOINTS) as saver:
-                await tidy_up(run, folder.parent, saver)
+            await asyncio.to_thread(tidy_up, folder)
     return result
 
 
@@ -277,7 +275,7 @@ async def _carry_out(
         context = await stack.enter_async_context(plan_ahead(task, context))
     command = await find_test_command(task, context)
     graph = await session.engine.graph()
-    async with graph.checkpoints(workspace.state_dir / CHECKPOINTS, journal) as saver:
+    async with graph.checkpoints(folder / CHECKPOINTS, journal) as saver:
         state = await graph.run_graph(task, command, context, saver, resume=bool(options.resume))
     await load.look()
     record.totals.busy_slots = load.busy_slots

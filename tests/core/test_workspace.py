@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from team.conftest import git
+from user_state import UserState
 
 from agent.core.errors import NotText, WorkspaceError
 from agent.core.workspace import Workspace, create_repository, locate
@@ -31,17 +31,6 @@ def worktrees(tmp_path: Path) -> Path:
     return tmp_path / "worktrees"
 
 
-def fingerprint(folder: Path) -> dict[str, str]:
-    """Every file of the checkout and of .git, but for objects and branches of our own."""
-    kept = {}
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        ours = inside.parts[:2] in [(".git", "objects"), (".git", "worktrees"), (".git", ".turbo")]
-        if path.is_file() and not ours and "turbo" not in inside.parts:
-            kept[str(inside)] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return kept
-
-
 async def test_an_accepted_candidate_becomes_one_commit_and_the_checkout_stays_as_it_was(
     repository: Path, worktrees: Path
 ) -> None:
@@ -52,7 +41,7 @@ async def test_an_accepted_candidate_becomes_one_commit_and_the_checkout_stays_a
         script.parent.mkdir(exist_ok=True)
         script.write_text(f"#!/bin/sh\ntouch {repository}/HOOK-RAN\nexit 1\n")
         script.chmod(0o755)
-    before = fingerprint(repository)
+    before = UserState.of(repository)
 
     workspace = await Workspace.open(repository, run="r1", worktrees_root=worktrees)
     assert await workspace.dirty()
@@ -62,10 +51,10 @@ async def test_an_accepted_candidate_becomes_one_commit_and_the_checkout_stays_a
     (tree / "junk.txt").write_text("left by a test\n")
     draft = await workspace.snapshot(tree, ["made.txt"], "draft")
     assert "+made" in await workspace.diff(draft)
-    commit = await workspace.publish(draft, branch="turbo/x", message="Add made")
+    _, commit = await workspace.publish(draft, branch="turbo/x", message="Add made")
     await workspace.close()
 
-    assert fingerprint(repository) == before
+    assert before.changes() == []
     assert git(repository, "log", "--format=%s", "main..turbo/x") == "Add made"
     assert git(repository, "show", "--format=", "--name-only", commit) == "made.txt"
     assert git(repository, "show", "-s", "--format=%cn", commit) == "Turbo Local Coder"
@@ -101,10 +90,10 @@ async def test_worktrees_of_a_killed_run_are_removed_at_the_next_start(
         "asyncio.run(main())\n"
     )
     subprocess.run([sys.executable, "-c", program, str(repository), str(worktrees)], check=False)
-    assert len(list(worktrees.glob("*/c0"))) == 1
+    assert len(list(worktrees.glob("*/*-c0"))) == 1
 
     workspace = await Workspace.open(repository, run="next", worktrees_root=worktrees)
-    assert list(worktrees.glob("*/c0")) == []
+    assert list(worktrees.glob("*/*-c0")) == []
     assert git(repository, "worktree", "list").count("\n") == 0
     await workspace.close()
 
@@ -130,7 +119,7 @@ async def test_apply_fast_forwards_a_clean_branch_and_refuses_everything_else(
     workspace = await Workspace.open(repository, run="r1", worktrees_root=worktrees)
     tree = await workspace.worktree("c0")
     (tree / "a.txt").write_text("better\n")
-    commit = await workspace.publish(
+    _, commit = await workspace.publish(
         await workspace.snapshot(tree, ["a.txt"], "x"), branch="turbo/x", message="Better"
     )
     (repository / "b.txt").write_text("dirty\n")
@@ -153,9 +142,16 @@ async def test_a_branch_that_exists_is_never_overwritten(repository: Path, workt
     tree = await workspace.worktree("c0")
     (tree / "a.txt").write_text("better\n")
     draft = await workspace.snapshot(tree, ["a.txt"], "x")
-    with pytest.raises(WorkspaceError, match="update-ref"):
-        await workspace.publish(draft, branch="main", message="Better")
+    branch, commit = await workspace.publish(draft, branch="main", message="Better\n\nRun: r1")
     assert git(repository, "rev-parse", "main") == workspace.base
+    assert (branch, git(repository, "rev-parse", branch)) == ("main-2", commit)
+    (repository / ".git/refs/heads/main-3.lock").touch()  # as a git that was killed leaves it
+    locked = await workspace.publish(draft, branch="main", message="Better")
+    assert locked[0] == "main-4"
+    assert await workspace.published("main", "Run: r1") == (branch, commit)
+    assert await workspace.published("main", "Run: r2") is None
+    with pytest.raises(WorkspaceError, match="update-ref"):
+        await workspace.publish(draft, branch="no..name", message="Better")
     await workspace.close()
 
 
@@ -206,7 +202,7 @@ async def test_git_variables_of_the_user_lead_us_nowhere(
 ) -> None:
     (repository / "a.txt").write_text("dirty\n")
     (repository / "new.txt").write_text("untracked\n")
-    before = fingerprint(repository)
+    before = UserState.of(repository)
     target = {
         "GIT_WORK_TREE": repository,
         "GIT_INDEX_FILE": repository / ".git" / "index",
@@ -220,13 +216,13 @@ async def test_git_variables_of_the_user_lead_us_nowhere(
         await workspace.snapshot(tree, ["made.txt"], "draft")
     await workspace.close()
 
-    assert fingerprint(repository) == before
+    assert before.changes() == []
     other = tmp_path / "other"
     other.mkdir()
     (other / "x").write_text("x")
     monkeypatch.setenv(name, str(target))
     create_repository(other, message="another")
-    assert fingerprint(repository) == before
+    assert before.changes() == []
 
 
 async def test_what_is_no_text_is_said_to_be_so(repository: Path, worktrees: Path) -> None:

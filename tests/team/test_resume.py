@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ import pytest
 from fakes.llama_server import KEY
 from fakes.team_server import ACCEPT, FakeTeamServer, code, plan
 from team.conftest import Outcome, git, run_turbo
+from user_state import UserState
+
+from agent.core.held_file import hold
 
 RIGHT = code("def double(number):\n    return number * 2\n")
 WRONG = code("def double(number):\n    return number * 3\n")
@@ -122,16 +125,6 @@ class Place:
                 continue
         return found
 
-    def of_the_user(self) -> dict[str, str]:
-        """A digest of every file that is not ours."""
-        ours = ("objects", ".turbo", "worktrees", "refs/heads/turbo", "logs/refs/heads/turbo")
-        found = {}
-        for path in sorted(self.repository.rglob("*")):
-            name = path.relative_to(self.repository).as_posix()
-            if path.is_file() and not name.startswith(tuple(f".git/{each}" for each in ours)):
-                found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        return found
-
 
 @pytest.fixture
 def place(repository: Path, tmp_path: Path) -> Place:
@@ -202,27 +195,27 @@ MOMENTS = [at("run_started"), at("candidate_verified", round=0), at("committed")
 async def test_a_run_killed_at_an_event_is_accepted_when_it_goes_on(
     place: Place, moment: int
 ) -> None:
-    before = place.of_the_user()
+    before = UserState.of(place.repository)
     async with scripted(place) as server:
         seen = await place.run_killed(server, MOMENTS[moment])
         assert MOMENTS[moment](seen[-1]) or len(seen) > 1
         if seen[-1]["event"] == "run_finished":  # it was faster than the signal
             return
         await resumed(place, server)
-    assert place.of_the_user() == before
+    assert before.changes() == []
 
 
 @pytest.mark.parametrize("role", ["planner", "coder", "repair", "reviewer"])
 async def test_only_what_was_not_answered_is_asked_again(place: Place, role: str) -> None:
     roles = ["planner", "coder", "repair", "reviewer"]
-    before = place.of_the_user()
+    before = UserState.of(place.repository)
     async with scripted(place, kill_in=role) as server:
         await place.run_killed(server)
         await resumed(place, server)
         asked = [name for name, _ in server.prompts]
     number = roles.index(role)
     assert asked == [*roles[: number + 1], *roles[number:]]
-    assert place.of_the_user() == before
+    assert before.changes() == []
 
 
 @pytest.mark.parametrize("words", ["*commit-tree*Turbo-Run*", "*update-ref*refs/heads/turbo*"])
@@ -239,13 +232,13 @@ async def test_a_run_killed_while_it_publishes_has_one_branch(
     )
     program.chmod(0o755)
     place.path = f"{program.parent}{os.pathsep}{place.path}"
-    before = place.of_the_user()
+    before = UserState.of(place.repository)
     async with scripted(place) as server:
         seen = await place.run_killed(server)
         assert seen[-1]["event"] != "run_finished"
         await resumed(place, server)
         assert len(server.prompts) == CALLS
-    assert place.of_the_user() == before
+    assert before.changes() == []
 
 
 async def test_several_candidates_do_not_pay_again_for_what_others_need(place: Place) -> None:
@@ -291,9 +284,9 @@ async def test_a_run_that_never_had_an_engine_is_just_run_again(place: Place) ->
 
 @pytest.mark.parametrize("harm", ["corrupt", "late", "locked", "pruned", "torn"])
 async def test_what_is_kept_of_a_run_may_be_damaged(place: Place, harm: str) -> None:
-    database = place.state / "checkpoints.sqlite"
     async with scripted(place, kill_in="reviewer") as server:
         await place.run_killed(server)
+        database = place.folder() / "checkpoints.sqlite"
         lock = None
         if harm == "corrupt":
             database.write_bytes(b"no database at all" * 1000)
@@ -366,7 +359,7 @@ async def test_what_cannot_go_on_says_why_and_changes_nothing(place: Place) -> N
         await place.run_killed(server, at("plan_ready"))
         manifest = place.folder() / "manifest.json"
         text = manifest.read_text()
-        before = place.of_the_user()
+        before = UserState.of(place.repository)
 
         async def refused() -> str:
             asked = len(server.prompts)
@@ -391,7 +384,7 @@ async def test_what_cannot_go_on_says_why_and_changes_nothing(place: Place) -> N
         again = await place.turbo(server, "runs", "resume", "last")
         assert again.exit_code == 2
         assert "is over: accepted, its commit is on turbo/" in again.err
-    assert place.of_the_user() == before
+    assert before.changes() == []
 
 
 async def test_runs_are_listed_shown_discarded_and_cleaned(place: Place) -> None:
@@ -421,32 +414,26 @@ async def test_runs_are_listed_shown_discarded_and_cleaned(place: Place) -> None
     assert (discarded.exit_code, killed in discarded.out) == (0, True)
     assert place.branches() == ["main", branch]  # it is not merged
     assert place.left_over() == []
-    with sqlite3.connect(place.state / "checkpoints.sqlite") as database:
-        assert database.execute("SELECT count(*) FROM checkpoints").fetchone() == (0,)
-    database.close()
+    assert not list(place.state.rglob("*.sqlite*"))
     git(place.repository, "stash", "--quiet", "--include-untracked")
     git(place.repository, "merge", "--quiet", branch)
     await run_turbo("runs", "clean", "--branches", cwd=place.repository)
     assert place.branches() == ["main"]
 
 
-async def test_a_run_killed_after_its_end_leaves_nothing_once_that_is_asked(
-    place: Place, tmp_path: Path
-) -> None:
-    program = tmp_path / "bin" / "git"
-    program.parent.mkdir()
-    real = shutil.which("git")
-    text = (
-        f'#!/bin/sh\ncase "$*" in *worktree*remove*) kill -9 $PPID; exit;; esac\nexec {real} "$@"\n'
-    )
-    program.write_text(text)
-    program.chmod(0o755)
-    usual, place.path = place.path, f"{program.parent}{os.pathsep}{place.path}"
-    async with scripted(place) as server:
-        seen = await place.run_killed(server)
-        assert seen[-1]["status"] == "accepted"
-        assert place.left_over() != []
-        place.path = usual
-        ended = await place.turbo(server, "runs", "resume")
-        assert (ended.exit_code, "nothing to resume" in ended.err) == (0, True)
+async def test_a_run_killed_after_its_end_leaves_nothing_once_that_is_asked(place: Place) -> None:
+    with ExitStack() as stack:
+
+        def review(prompt: str, earlier: int) -> str:
+            """From here on its worktrees cannot be removed."""
+            stack.enter_context(hold(place.state / "worktrees.held"))
+            return ACCEPT
+
+        async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=review) as server:
+            seen = await place.run_killed(server, at("run_finished"))
+            assert seen[-1]["status"] == "accepted"
+            assert place.left_over() != []
+            stack.close()
+            ended = await place.turbo(server, "runs", "resume")
+            assert (ended.exit_code, "nothing to resume" in ended.err) == (0, True)
     assert place.left_over() == []
