@@ -79,6 +79,22 @@ _COMMAND_NAMES = frozenset(
 PYTHONPATH is missing on purpose: it may point at the user's checkout, and then the tests of a
 candidate would import the code that the candidate did not write."""
 
+_SERVER_NAMES = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP"),
+        *("DISPLAY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "XDG_DATA_DIRS", "XDG_CONFIG_DIRS"),
+        *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
+        *("PYTHONHOME", "PYTHONPATH", "PYTHONUTF8", "VIRTUAL_ENV", "CONDA_PREFIX"),
+        *("SYSTEMROOT", "PATHEXT", "COMSPEC", "APPDATA", "LOCALAPPDATA"),
+    }
+)
+_SERVER_PREFIXES = (
+    *("LC_", "LD_", "DYLD_", "GGML_", "VK_", "CUDA_", "NVIDIA_", "__NV_", "__GLX_", "__VK_"),
+    *("HIP_", "HSA_", "ROCR_", "ROCM_", "AMD_", "RADV_", "GPU_", "ONEAPI_", "SYCL_", "ZE_", "ZES_"),
+    *("MESA_", "GALLIUM_", "LIBGL_", "DRI_", "ANV_", "INTEL_", "METAL_", "MTL_", "ASCEND_"),
+    *("OMP_", "GOMP_", "KMP_", "OPENBLAS_", "MKL_", "BLIS_", "MALLOC_"),
+)
+
 
 class Settings(BaseSettings):
     """Everything that can be set. Frozen; each field is documented where it stands."""
@@ -334,6 +350,14 @@ def load_settings(
         return Settings(**merged)
     except ValidationError as error:
         raise _explain(error, origin) from None
+
+
+def server_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a llama-server: where things are, and what drivers and compute libraries
+    read. No token, and none of its own variables (LLAMA_ARG_HOST, LLAMA_API_KEY), which would
+    change the launch behind the plan's back."""
+    names = environ if environ is not None else os.environ
+    return {k: v for k, v in names.items() if k in _SERVER_NAMES or k.startswith(_SERVER_PREFIXES)}
 
 
 def environment_for(*, drop: tuple[str, ...] = (), **extra: str) -> dict[str, str]:
