@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import tomllib
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -78,6 +79,14 @@ _COMMAND_NAMES = frozenset(
 """What a test command may know of our environment: where things are, never a token or a socket.
 PYTHONPATH is missing on purpose: it may point at the user's checkout, and then the tests of a
 candidate would import the code that the candidate did not write."""
+
+_SECRET_NAME = re.compile(
+    r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|PRIVATE_?KEY|ACCESS_?KEY"
+    r"|(?:^|_)(?:KEY|PASS|PAT|AUTH|PWD)$",
+    re.IGNORECASE,
+)
+"""Names of variables that hold something secret, all but PWD, which is a folder that exists."""
+_URL_PASSWORD = re.compile(r"://[^\s/@:]*:([^\s/@]+)@")
 
 _SERVER_NAMES = frozenset(
     {
@@ -395,6 +404,27 @@ def command_environment(
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def secret_values(
+    settings: Settings | None = None, environ: Mapping[str, str] | None = None
+) -> set[str]:
+    """Values that nothing that we keep or print may hold: of variables whose name says that they
+    are secret, of passwords in addresses, and of `settings`' own keys."""
+    names = environ if environ is not None else os.environ
+    own = {name.upper() for name in Settings.model_fields} - {"LLAMACPP_API_KEY", "HF_TOKEN"}
+    secret = (x for x in names.items() if _SECRET_NAME.search(x[0]) and x[0].upper() not in own)
+    # where a key lies (SSH_AUTH_SOCK, GOOGLE_APPLICATION_CREDENTIALS) is no secret
+    found = {value for _, value in secret if not os.path.lexists(value)}
+    texts = list(names.values())
+    if settings is not None:
+        keys = (settings.llamacpp_api_key, settings.hf_token)
+        found |= {key.get_secret_value() for key in keys if key is not None}
+        texts += [x for x in settings.model_dump().values() if isinstance(x, str)]
+    for text in texts:
+        for password in _URL_PASSWORD.findall(text):
+            found |= {password, urllib.parse.unquote(password)}
+    return found - {""}
 
 
 def forget_git_variables() -> None:

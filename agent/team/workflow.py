@@ -207,7 +207,7 @@ async def run_task(task: Task, session: Session) -> RunResult:
                 apply=options.apply,
                 resumable=options.lasting,
             )
-            manifest.write(folder)
+            manifest.write(folder, journal.redactor)
             record.begun(resumed=bool(options.resume), resumable=manifest.resumable)
             journal.emit("run_started", **_start_of(task, workspace, options))
             if not options.resume or not await conclude_published(
@@ -251,7 +251,7 @@ async def _carry_out(
     options, journal = session.options, session.journal
     folder = workspace.state_dir / "runs" / workspace.run
     opened = await session.engine.ready()
-    manifest.on(opened).write(folder)
+    manifest.on(opened).write(folder, journal.redactor)
     load = await stack.enter_async_context(watch_load(opened.backend, journal))
     context = await prepare(
         task,
@@ -261,7 +261,7 @@ async def _carry_out(
         workspace,
         record.totals,
         session.sandbox,
-        Memory.at(folder / ANSWERS),
+        Memory.at(folder / ANSWERS, journal.redactor),
     )
     if not (options.resume or session.engine.has_graph):
         # a server that ran already would wait for it; a run that goes on may have its plan
