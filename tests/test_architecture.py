@@ -19,6 +19,7 @@ LAYER = {
     "load": 0,
     "plain_view": 0,
     "repo_context": 0,
+    "secret_files": 0,
     "runs": 0,
     "tally": 0,
     "toolchain": 0,

@@ -17,18 +17,20 @@ import tomllib
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import platformdirs
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from agent.core.errors import SettingsError
+from agent.core.errors import SettingsError, WorkspaceError
 
 ProfileName = Literal["auto", "cpu", "vulkan-igpu", "gpu-24gb", "low-latency"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
 LoadMode = Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"]
+
+Value = TypeVar("Value")
 
 _ALIKE = 0.75
 """Of difflib, from which on a name is taken for a mistyped other one."""
@@ -41,6 +43,7 @@ _NOT_FROM_A_REPOSITORY = {
     "llamacpp_api_key",
     "ollama_local",
     "turbo_releases_url",
+    "turbo_remote_hosts",
     "hf_endpoint",
     "hf_token",
     "sandbox",
@@ -281,6 +284,10 @@ class Settings(BaseSettings):
     sandbox_cpu_s: int = Field(default=3600, ge=1)
     """Most seconds of CPU time of one process of a command."""
 
+    turbo_remote_hosts: tuple[str, ...] = ()
+    """Hosts, with commas between them, to which prompts may be sent when LLAMACPP_URL or
+    OLLAMA_LOCAL leads there. This machine need not be named."""
+
     turbo_releases_url: str = "https://api.github.com/repos/ggml-org/llama.cpp"
     """Where `turbo server install` asks for releases: GitHub's API, or a mirror that speaks it."""
 
@@ -288,6 +295,14 @@ class Settings(BaseSettings):
     @classmethod
     def _paths(cls, value: object) -> object:
         return [x for x in value.split(os.pathsep) if x] if isinstance(value, str) else value
+
+    @field_validator("turbo_remote_hosts", mode="before")
+    @classmethod
+    def _hosts(cls, value: object) -> object:
+        parts = value.split(",") if isinstance(value, str) else value
+        if isinstance(parts, (list, tuple)) and all(isinstance(x, str) for x in parts):
+            return [x.strip() for x in parts if x.strip()]
+        return parts
 
     @field_validator(
         "backend",
@@ -347,7 +362,7 @@ def load_settings(
     if repository is not None:
         shared = repository / "turbo.toml"
         layers.append((str(shared), _only_harmless(_read_toml(shared), str(shared))))
-    layers.append((str(here / ".env"), _from_names(_read_env(here / ".env"), str(here / ".env"))))
+    layers.append((str(here / ".env"), _of_dotenv(here / ".env")))
     layers.append(("the environment", _from_names(process, "the environment")))
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     layers.append(("the command line", given))
@@ -521,12 +536,28 @@ def _read_toml(path: Path) -> dict[str, Any]:
     return flat
 
 
-def _only_harmless(values: dict[str, Any], source: str) -> dict[str, Any]:
+def _of_dotenv(path: Path) -> dict[str, str]:
+    """The settings of a `.env`. One that git tracks came with the repository and may set no more
+    than that; any other is the user's own."""
+    values = _from_names(_read_env(path), str(path))
+    if not _NOT_FROM_A_REPOSITORY & values.keys():
+        return values  # nobody needs to ask git
+    try:
+        from agent.core.workspace import is_tracked  # noqa: PLC0415 - it imports us
+
+        tracked = is_tracked(path)
+    except WorkspaceError:  # there is no git here, nor anything that it cloned
+        tracked = False
+    return _only_harmless(values, f"{path}, which git tracks,") if tracked else values
+
+
+def _only_harmless(values: dict[str, Value], source: str) -> dict[str, Value]:
     """Refuse settings by which a repository could run a program or send what it holds away."""
-    for key in _NOT_FROM_A_REPOSITORY & values.keys():
+    for key in sorted(_NOT_FROM_A_REPOSITORY & values.keys()):
         raise SettingsError(
             f"{source}: {key} may not be set by a repository",
-            fix=f"Set {key.upper()} in the environment or in your own config file.",
+            fix=f"Set {key.upper()} in the environment, in your own config file, or in a .env that "
+            "git does not track.",
         )
     return values
 
@@ -578,7 +609,8 @@ def _explain(error: ValidationError, origin: Mapping[str, str]) -> SettingsError
     for problem in error.errors():
         field = str(problem["loc"][0])
         said = problem["msg"].removeprefix("Value error, ")
-        place = f"{origin.get(field, 'settings')}: {field.upper()}={problem.get('input')}"
+        given = "..." if field in ("llamacpp_api_key", "hf_token") else problem.get("input")
+        place = f"{origin.get(field, 'settings')}: {field.upper()}={given}"
         wrong.setdefault(place, []).append(said)
     lines = (f"{place}: {'; or: '.join(dict.fromkeys(said))}" for place, said in wrong.items())
     return SettingsError(

@@ -124,6 +124,11 @@ class Workspace:
         """Files of the user's checkout that git neither tracks nor ignores, sorted."""
         return _names(await self._run("ls-files", "--others", "--exclude-standard", "-z"))
 
+    async def ignored(self) -> tuple[str, ...]:
+        """Tracked files that git would ignore were they new, sorted."""
+        words = ("--cached", "--ignored", "--exclude-standard", "-z")
+        return _names(await self._run("ls-files", *words))
+
     async def files(self) -> tuple[str, ...]:
         """All tracked files of the base commit, sorted, with forward slashes.
 
@@ -311,6 +316,21 @@ def state_folder(path: Path) -> Path:
         return _state_folder(repo)
     finally:
         repo.close()
+
+
+def is_tracked(path: Path) -> bool:
+    """True when the repository around `path` tracks it, so that whoever clones it gets it too;
+    also when git does not let us see that."""
+    try:
+        repo = _repository(path.parent)
+    except WorkspaceError:
+        return False
+    with contextlib.closing(repo):
+        try:
+            repo.git.ls_files("--error-unmatch", "--", str(path.parent.resolve() / path.name))
+        except git.GitCommandError as error:
+            return error.status != 1
+        return True
 
 
 def create_repository(folder: Path, *, message: str) -> None:

@@ -249,6 +249,11 @@ def describe_outcome(result: RunResult) -> list[str]:
             f"{usage.cached / result.reading_rate:.1f} s at the {result.reading_rate:.0f} tokens/s "
             "measured"
         )
+    if result.sent:
+        lines.append(
+            f"left this machine: {result.sent['bytes']} bytes of prompts in "
+            f"{result.sent['requests']} requests to {result.sent['host']}"
+        )
     if result.restarts:
         times = "once" if result.restarts == 1 else f"{result.restarts} times"
         lines.append(f"server: died or hung and was started again {times}")

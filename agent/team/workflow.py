@@ -22,6 +22,7 @@ from agent.core.backend_manager import Opened, get_backend
 from agent.core.config import Settings
 from agent.core.errors import TurboError
 from agent.core.journal import Journal
+from agent.core.remote_hosts import Sent, told_since
 from agent.core.sandbox import Sandbox
 from agent.core.sandbox_choice import choose_sandbox
 from agent.core.shortage import shortage
@@ -85,6 +86,9 @@ class Engine:
         begin = time.monotonic()
         again = self._opened is not None
         opened = self._opened = self._opened or await self._open()
+        if opened.sent is not None and not again:
+            text = f"Prompts leave this machine: they go to {opened.sent.host}."
+            self._journal.emit("notice", text=text)
         self._journal.emit(
             "server_ready",
             description=opened.description,
@@ -95,6 +99,12 @@ class Engine:
             seconds=0.0 if again else round(time.monotonic() - begin, 3),
         )
         return opened
+
+    @property
+    def sent(self) -> Sent | None:
+        """What has gone to another machine so far; None when nothing goes there."""
+        sent = self._opened.sent if self._opened else None
+        return replace(sent) if sent else None
 
     @property
     def has_graph(self) -> bool:
@@ -188,7 +198,7 @@ async def run_task(task: Task, session: Session) -> RunResult:
     options, journal, settings = session.options, session.journal, session.settings
     run = options.resume or new_run_name()
     record = Record(RunResult(status="failed", exit_code=1, task=task.title, run=run))
-    restarts_before = session.engine.restarts
+    restarts_before, sent_before = session.engine.restarts, session.engine.sent
     over = False
     async with AsyncExitStack() as stack:
         try:
@@ -229,7 +239,8 @@ async def run_task(task: Task, session: Session) -> RunResult:
         finally:
             restarts = session.engine.restarts - restarts_before
             resumable = record.result.resumable and not over
-            result = replace(record.measured(), restarts=restarts, resumable=resumable)
+            sent = told_since(sent_before, session.engine.sent)
+            result = replace(record.measured(), restarts=restarts, resumable=resumable, sent=sent)
             journal.emit("run_finished", **result.event())
             session.ledger.enter(result)
         if over:  # only now: a run that is killed before its end was told needs what is forgotten
