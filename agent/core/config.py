@@ -548,7 +548,7 @@ def _of_dotenv(path: Path) -> dict[str, str]:
         tracked = is_tracked(path)
     except WorkspaceError:  # there is no git here, nor anything that it cloned
         tracked = False
-    return _only_harmless(values, f"{path}, which git tracks,") if tracked else values
+    return _only_harmless(values, f"{path} (tracked by git)") if tracked else values
 
 
 def _only_harmless(values: dict[str, Value], source: str) -> dict[str, Value]:
