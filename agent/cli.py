@@ -171,7 +171,10 @@ def _exit_code(words: list[str]) -> int:
     except KeyboardInterrupt:
         code = 130
     except TurboError as error:
-        sys.stderr.write(f"turbo: {error}\n")
+        from agent.core.config import secret_values
+        from agent.core.redaction import Redactor
+
+        sys.stderr.write(f"turbo: {Redactor(secret_values()).text(str(error))}\n")
         code = error.exit_code
     else:
         code = 0

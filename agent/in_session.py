@@ -29,15 +29,20 @@ def in_session(
     from agent.core.signals import Interrupted, raise_interrupted
 
     with raise_interrupted():
+        from agent.core.config import secret_values
         from agent.core.journal import Journal
+        from agent.core.redaction import Redactor
         from agent.core.shortage import shortage
         from agent.team.report import Reporter
         from agent.team.result import Ledger
 
         ledger = Ledger()
-        with Reporter.for_terminal(as_json=as_json, verbose=verbose, quiet=quiet) as reporter:
+        redactor = Redactor(secret_values())
+        with Reporter.for_terminal(
+            as_json=as_json, verbose=verbose, quiet=quiet, redactor=redactor
+        ) as reporter:
             try:
-                code = work(reporter, Journal((reporter.on_event,)), ledger)
+                code = work(reporter, Journal((reporter.on_event,), redactor), ledger)
             except TurboError as error:
                 code = reporter.end_failed(error, ledger)
             except Interrupted as stopped:

@@ -22,6 +22,7 @@ LAYER = {
     "python_tests": 0,
     "worded_tests": 0,
     "repo_context": 0,
+    "secret_files": 0,
     "runs": 0,
     "tally": 0,
     "toolchain": 0,

@@ -10,13 +10,16 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
 from agent.core.config import Settings
 from agent.core.prompts import Prompt
 from agent.core.sampling import Sampling
+
+if TYPE_CHECKING:
+    from agent.core.remote_hosts import Sent
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -189,6 +192,8 @@ class Opened:
     description: str
     """One line: binary or address, model, slots, context."""
     server_log: Path | None = None
+    sent: Sent | None = None
+    """What went to another machine, counted as it goes; None for a server on this one."""
 
 
 @asynccontextmanager

@@ -14,20 +14,23 @@ import re
 import shutil
 import sys
 import tomllib
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import platformdirs
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from agent.core.errors import SettingsError
+from agent.core.errors import SettingsError, WorkspaceError
 
 ProfileName = Literal["auto", "cpu", "vulkan-igpu", "gpu-24gb", "low-latency"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
 LoadMode = Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"]
+
+Value = TypeVar("Value")
 
 _ALIKE = 0.75
 """Of difflib, from which on a name is taken for a mistyped other one."""
@@ -40,6 +43,7 @@ _NOT_FROM_A_REPOSITORY = {
     "llamacpp_api_key",
     "ollama_local",
     "turbo_releases_url",
+    "turbo_remote_hosts",
     "hf_endpoint",
     "hf_token",
     "sandbox",
@@ -79,6 +83,30 @@ _COMMAND_NAMES = frozenset(
 """What a test command may know of our environment: where things are, never a token or a socket.
 PYTHONPATH is missing on purpose: it may point at the user's checkout, and then the tests of a
 candidate would import the code that the candidate did not write."""
+
+_SECRET_NAME = re.compile(
+    r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|PRIVATE_?KEY|ACCESS_?KEY"
+    r"|(?:^|_)(?:KEY|PASS|PAT|AUTH|PWD)$",
+    re.IGNORECASE,
+)
+"""Names of variables that hold something secret, all but PWD, which is a folder that exists."""
+_URL_PASSWORD = re.compile(r"://[^\s/@:]*:([^\s/@]+)@")
+
+_SERVER_NAMES = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP"),
+        *("DISPLAY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "XDG_DATA_DIRS", "XDG_CONFIG_DIRS"),
+        *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
+        *("PYTHONHOME", "PYTHONPATH", "PYTHONUTF8", "VIRTUAL_ENV", "CONDA_PREFIX"),
+        *("SYSTEMROOT", "PATHEXT", "COMSPEC", "APPDATA", "LOCALAPPDATA"),
+    }
+)
+_SERVER_PREFIXES = (
+    *("LC_", "LD_", "DYLD_", "GGML_", "VK_", "CUDA_", "NVIDIA_", "__NV_", "__GLX_", "__VK_"),
+    *("HIP_", "HSA_", "ROCR_", "ROCM_", "AMD_", "RADV_", "GPU_", "ONEAPI_", "SYCL_", "ZE_", "ZES_"),
+    *("MESA_", "GALLIUM_", "LIBGL_", "DRI_", "ANV_", "INTEL_", "METAL_", "MTL_", "ASCEND_"),
+    *("OMP_", "GOMP_", "KMP_", "OPENBLAS_", "MKL_", "BLIS_", "MALLOC_"),
+)
 
 
 class Settings(BaseSettings):
@@ -261,6 +289,10 @@ class Settings(BaseSettings):
     sandbox_cpu_s: int = Field(default=3600, ge=1)
     """Most seconds of CPU time of one process of a command."""
 
+    turbo_remote_hosts: tuple[str, ...] = ()
+    """Hosts, with commas between them, to which prompts may be sent when LLAMACPP_URL or
+    OLLAMA_LOCAL leads there. This machine need not be named."""
+
     turbo_releases_url: str = "https://api.github.com/repos/ggml-org/llama.cpp"
     """Where `turbo server install` asks for releases: GitHub's API, or a mirror that speaks it."""
 
@@ -268,6 +300,14 @@ class Settings(BaseSettings):
     @classmethod
     def _paths(cls, value: object) -> object:
         return [x for x in value.split(os.pathsep) if x] if isinstance(value, str) else value
+
+    @field_validator("turbo_remote_hosts", mode="before")
+    @classmethod
+    def _hosts(cls, value: object) -> object:
+        parts = value.split(",") if isinstance(value, str) else value
+        if isinstance(parts, (list, tuple)) and all(isinstance(x, str) for x in parts):
+            return [x.strip() for x in parts if x.strip()]
+        return parts
 
     @field_validator(
         "backend",
@@ -327,7 +367,7 @@ def load_settings(
     if repository is not None:
         shared = repository / "turbo.toml"
         layers.append((str(shared), _only_harmless(_read_toml(shared), str(shared))))
-    layers.append((str(here / ".env"), _from_names(_read_env(here / ".env"), str(here / ".env"))))
+    layers.append((str(here / ".env"), _of_dotenv(here / ".env")))
     layers.append(("the environment", _from_names(process, "the environment")))
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     layers.append(("the command line", given))
@@ -339,6 +379,14 @@ def load_settings(
         return Settings(**merged)
     except ValidationError as error:
         raise _explain(error, origin) from None
+
+
+def server_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a llama-server: where things are, and what drivers and compute libraries
+    read. No token, and none of its own variables (LLAMA_ARG_HOST, LLAMA_API_KEY), which would
+    change the launch behind the plan's back."""
+    names = environ if environ is not None else os.environ
+    return {k: v for k, v in names.items() if k in _SERVER_NAMES or k.startswith(_SERVER_PREFIXES)}
 
 
 def environment_for(*, drop: tuple[str, ...] = (), **extra: str) -> dict[str, str]:
@@ -378,6 +426,27 @@ def command_environment(
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def secret_values(
+    settings: Settings | None = None, environ: Mapping[str, str] | None = None
+) -> set[str]:
+    """Values that nothing that we keep or print may hold: of variables whose name says that they
+    are secret, of passwords in addresses, and of `settings`' own keys."""
+    names = environ if environ is not None else os.environ
+    own = {name.upper() for name in Settings.model_fields} - {"LLAMACPP_API_KEY", "HF_TOKEN"}
+    secret = (x for x in names.items() if _SECRET_NAME.search(x[0]) and x[0].upper() not in own)
+    # where a key lies (SSH_AUTH_SOCK, GOOGLE_APPLICATION_CREDENTIALS) is no secret
+    found = {value for _, value in secret if not os.path.lexists(value)}
+    texts = list(names.values())
+    if settings is not None:
+        keys = (settings.llamacpp_api_key, settings.hf_token)
+        found |= {key.get_secret_value() for key in keys if key is not None}
+        texts += [x for x in settings.model_dump().values() if isinstance(x, str)]
+    for text in texts:
+        for password in _URL_PASSWORD.findall(text):
+            found |= {password, urllib.parse.unquote(password)}
+    return found - {""}
 
 
 def forget_git_variables() -> None:
@@ -474,12 +543,28 @@ def _read_toml(path: Path) -> dict[str, Any]:
     return flat
 
 
-def _only_harmless(values: dict[str, Any], source: str) -> dict[str, Any]:
+def _of_dotenv(path: Path) -> dict[str, str]:
+    """The settings of a `.env`. One that git tracks came with the repository and may set no more
+    than that; any other is the user's own."""
+    values = _from_names(_read_env(path), str(path))
+    if not _NOT_FROM_A_REPOSITORY & values.keys():
+        return values  # nobody needs to ask git
+    try:
+        from agent.core.workspace import is_tracked  # noqa: PLC0415 - it imports us
+
+        tracked = is_tracked(path)
+    except WorkspaceError:  # there is no git here, nor anything that it cloned
+        tracked = False
+    return _only_harmless(values, f"{path} (tracked by git)") if tracked else values
+
+
+def _only_harmless(values: dict[str, Value], source: str) -> dict[str, Value]:
     """Refuse settings by which a repository could run a program or send what it holds away."""
-    for key in _NOT_FROM_A_REPOSITORY & values.keys():
+    for key in sorted(_NOT_FROM_A_REPOSITORY & values.keys()):
         raise SettingsError(
             f"{source}: {key} may not be set by a repository",
-            fix=f"Set {key.upper()} in the environment or in your own config file.",
+            fix=f"Set {key.upper()} in the environment, in your own config file, or in a .env that "
+            "git does not track.",
         )
     return values
 
@@ -531,7 +616,8 @@ def _explain(error: ValidationError, origin: Mapping[str, str]) -> SettingsError
     for problem in error.errors():
         field = str(problem["loc"][0])
         said = problem["msg"].removeprefix("Value error, ")
-        place = f"{origin.get(field, 'settings')}: {field.upper()}={problem.get('input')}"
+        given = "..." if field in ("llamacpp_api_key", "hf_token") else problem.get("input")
+        place = f"{origin.get(field, 'settings')}: {field.upper()}={given}"
         wrong.setdefault(place, []).append(said)
     lines = (f"{place}: {'; or: '.join(dict.fromkeys(said))}" for place, said in wrong.items())
     return SettingsError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
@@ -71,9 +71,14 @@ def understanding(peer: str, endpoint: str, *, fix: str) -> Iterator[None]:
 
 
 def new_client(
-    url: str, *, stall_s: float, headers: dict[str, str] | None = None
+    url: str,
+    *,
+    stall_s: float,
+    headers: dict[str, str] | None = None,
+    on_request: Callable[[httpx.Request], Awaitable[None]] | None = None,
 ) -> httpx.AsyncClient:
-    """A pooled client. No total limit: slow machines are slow, only silence is a failure."""
+    """A pooled client. No total limit: slow machines are slow, only silence is a failure. It
+    follows no redirection and uses no proxy, so that requests go where `url` says."""
     return httpx.AsyncClient(
         base_url=url,
         headers={"Accept-Encoding": "identity"} | (headers or {}),
@@ -82,6 +87,7 @@ def new_client(
         # Reading the certificate store takes longer than a request; plain HTTP needs none.
         verify=url.startswith("https:"),
         trust_env=False,
+        event_hooks={"request": [on_request] if on_request else []},
     )
 
 

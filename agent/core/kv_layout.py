@@ -26,6 +26,8 @@ _WITHOUT_EFFECT = {
     "--slots": 0,
     "--no-ui": 0,
     "--no-webui": 0,
+    "--cors-origins": 1,
+    "--no-cors-credentials": 0,
     "--no-warmup": 0,
     "--offline": 0,
     "--mmap": 0,

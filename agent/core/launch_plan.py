@@ -25,6 +25,9 @@ from agent.core.llamacpp_binary import Binary
 from agent.core.memory_estimate import MemoryEstimate, Place
 from agent.core.planned_flags import FlagSheet, PlannedFlag
 
+_NO_ORIGIN = "https://closed.invalid"
+"""An origin that no web page can have (RFC 2606)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchPlan:
@@ -82,6 +85,9 @@ def plan_launch(
     sheet.add(["--slots"], why="tells whether a slot still decodes")
     sheet.add(["--sse-ping-interval", "1"], why="TERM waits for a ping of streams")
     sheet.add(["--no-ui"], ["--no-webui"], why="nobody opens it")
+    # Its default answers every web page with that page's own origin (b10434, measured).
+    sheet.add(["--cors-origins", _NO_ORIGIN], why="no web page may read an answer")
+    sheet.add(["--no-cors-credentials"], why="nor use what a browser keeps")
     sheet.add(["--offline"], why="nothing is fetched from a network")
     sheet.add(["--log-colors", "off"], why="the log is a file")
     if binary.traces:

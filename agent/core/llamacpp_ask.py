@@ -15,7 +15,7 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 
-from agent.core.config import environment_for
+from agent.core.config import server_environment
 from agent.core.process_group import die_with_parent, signal_group
 
 _OUTPUT_LIMIT = 1_000_000
@@ -47,14 +47,14 @@ def ask(
     command: Sequence[str], question: str, environment: Mapping[str, str], limit_s: float
 ) -> str:
     """What `command` prints when it is asked `question` (``--version``), within `limit_s` seconds
-    and with `environment` besides that of this process. Raises Unusable."""
+    and with `environment` besides that of every server. Raises Unusable."""
     try:
         process = subprocess.Popen(
             [*command, question],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**environment_for(), **environment},
+            env={**server_environment(), **environment},
             start_new_session=True,
             preexec_fn=die_with_parent(),  # noqa: PLW1509 - one that hangs must not outlive us
         )

@@ -32,6 +32,7 @@ from agent.core.prefix_bank import PrefixBank
 from agent.core.prefixes import Prefixes
 from agent.core.prompt_encoder import Encoded, PromptEncoder
 from agent.core.prompts import Prompt
+from agent.core.remote_hosts import Sent
 from agent.core.restore_probe import Restore, find_restore
 from agent.core.sampling import Sampling
 from agent.core.server_life import Keeper, NotOurs
@@ -77,6 +78,7 @@ class LlamaCppBackend:
         keeper: Keeper | None = None,
         strict: bool = False,
         notice: Callable[[str], None] = lambda _: None,
+        sent: Sent | None = None,
     ) -> None:
         """`stall_timeout_s`: seconds without a token or progress. `load_timeout_s`: seconds to
         wait for a server that still loads its model. `died` tells why a server of ours is gone,
@@ -84,9 +86,9 @@ class LlamaCppBackend:
         slots, and `restore` is what its prefixes are good for; None: that is tried, which needs an
         idle server. `locks` are for a server that others use too; they are closed with the backend.
         `strict`: one request at a time, and none uses what an earlier one left. `notice` gets
-        lines worth knowing."""
+        lines worth knowing. `sent` counts what is sent."""
         self._client = LlamaCppClient(
-            url, api_key=api_key, stall_timeout_s=stall_timeout_s, died=died
+            url, api_key=api_key, stall_timeout_s=stall_timeout_s, died=died, sent=sent
         )
         self._stall_s = stall_timeout_s
         self._load_s = load_timeout_s

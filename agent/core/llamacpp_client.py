@@ -41,6 +41,7 @@ from agent.core.llamacpp_wire import (
     parse_metrics,
     parse_props,
 )
+from agent.core.remote_hosts import Sent
 from agent.core.sse import EventReader
 
 _FIX = (
@@ -65,7 +66,8 @@ _LOOK_TIMEOUT_S = 5.0
 
 
 class LlamaCppClient:
-    """One server. `died` says why a server process of ours is gone, None while it lives."""
+    """One server. `died` says why a server process of ours is gone, None while it lives; `sent`
+    counts what is sent."""
 
     def __init__(
         self,
@@ -74,12 +76,14 @@ class LlamaCppClient:
         api_key: str | None,
         stall_timeout_s: float,
         died: Callable[[], ServerError | None] | None = None,
+        sent: Sent | None = None,
     ) -> None:
         self.url = url
         self._stall_s = stall_timeout_s
         self._died = died
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else None
-        self._http = new_client(url, stall_s=stall_timeout_s, headers=headers)
+        count = sent.count if sent else None
+        self._http = new_client(url, stall_s=stall_timeout_s, headers=headers, on_request=count)
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,12 @@ from agent.core.daemon_keeper import DaemonKeeper
 from agent.core.daemon_record import Serving
 from agent.core.errors import ServerError
 from agent.core.folders import cache_folder
-from agent.core.http_errors import checked_url, without_password
+from agent.core.http_errors import without_password
 from agent.core.kv_layout import layout_of
 from agent.core.llamacpp_backend import LlamaCppBackend
 from agent.core.model_digest import model_digest
 from agent.core.prefix_bank import PrefixBank
+from agent.core.remote_hosts import Sent, allowed_url
 from agent.core.slot_locks import SlotLocks
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ async def _attached(
 ) -> Opened:
     """A server that somebody else started."""
     key = settings.llamacpp_api_key
-    url = checked_url(address, "LLAMACPP_URL")
+    url = allowed_url(address, "LLAMACPP_URL", settings)
+    sent = Sent.to(url)
     strict = settings.turbo_determinism == "strict"
     backend = LlamaCppBackend(
         url,
@@ -79,13 +82,15 @@ async def _attached(
         locks=SlotLocks(cache_folder("slots", private=True), url),
         strict=strict,
         notice=notice,
+        sent=sent,
     )
     shown = without_password(url)
     notice(f"using the llama-server at {shown}")
     if strict:
         notice(_NOT_ALONE)
     await stack.enter_async_context(backend)
-    return _opened(backend, f"llama-server at {shown}", {"url": shown})
+    opened = _opened(backend, f"llama-server at {shown}", {"url": shown})
+    return replace(opened, sent=sent)
 
 
 async def on_daemon(

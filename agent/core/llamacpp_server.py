@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from agent.core.config import environment_for
+from agent.core.config import server_environment
 from agent.core.errors import BinaryError, ServerDied, ServerError
 from agent.core.gpu_flaws import Flaw
 from agent.core.gpu_truth import GpuTruth
@@ -171,12 +171,7 @@ class LlamaCppServer:
 
 async def _start(plan: LaunchPlan, key: str, log: Path) -> asyncio.subprocess.Process:
     secret = {"LLAMA_API_KEY": key} if plan.key_in_environment else {}
-    # LLAMA_ARG_* of the user's shell would change the plan behind our back.
-    environment = {
-        name: value
-        for name, value in {**environment_for(), **plan.environment}.items()
-        if not name.startswith(("LLAMA_ARG_", "LLAMA_API_KEY"))
-    } | secret
+    environment = {**server_environment(), **plan.environment, **secret}
     try:
         sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     except OSError as error:

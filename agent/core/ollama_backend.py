@@ -31,7 +31,6 @@ from agent.core.backend_manager import (
 from agent.core.config import Settings
 from agent.core.errors import BackendError, BackendUnavailable, ContextTooSmall
 from agent.core.http_errors import (
-    checked_url,
     http_errors,
     new_client,
     understanding,
@@ -49,6 +48,7 @@ from agent.core.ollama_wire import (
     parse_version,
 )
 from agent.core.prompts import Prompt
+from agent.core.remote_hosts import Sent, allowed_url
 from agent.core.repetition import RepetitionWatch
 from agent.core.sse import LineReader
 
@@ -71,14 +71,25 @@ class OllamaBackend:
     """Ollama decodes one request at a time unless OLLAMA_NUM_PARALLEL is set in its own
     environment, which it does not tell. The others wait here, where waiting is no stall."""
 
-    def __init__(self, url: str, *, model: str, context: int, stall_timeout_s: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str,
+        context: int,
+        stall_timeout_s: float,
+        sent: Sent | None = None,
+    ) -> None:
         """`context` is sent as `num_ctx` with every request: another value would load the model
-        anew. `stall_timeout_s`: seconds without a token, loading the model included."""
+        anew. `stall_timeout_s`: seconds without a token, loading the model included. `sent` counts
+        what is sent."""
         self.model = model
         self.context = context
         self._stall_s = stall_timeout_s
         self._peer = f"Ollama at {without_password(url)}"
-        self._http = new_client(url, stall_s=stall_timeout_s)
+        self._http = new_client(
+            url, stall_s=stall_timeout_s, on_request=sent.count if sent else None
+        )
         self._turn = asyncio.Semaphore(self.slots)
         self.version: tuple[int, ...] = ()
 
@@ -281,12 +292,14 @@ async def open_ollama(
 
     Raises BackendUnavailable when it does not run, BackendError when it has no such model.
     """
-    url = checked_url(settings.ollama_local, "OLLAMA_LOCAL")
+    url = allowed_url(settings.ollama_local, "OLLAMA_LOCAL", settings)
+    sent = Sent.to(url)
     async with OllamaBackend(
         url,
         model=settings.ollama_model,
         context=settings.llamacpp_context_size,
         stall_timeout_s=settings.request_timeout_s,
+        sent=sent,
     ) as backend:
         release = ".".join(str(part) for part in backend.version)
         if (0, 0, 0) < backend.version < _REFUSES_OVERFLOW:
@@ -301,7 +314,7 @@ async def open_ollama(
         description = f"Ollama {release} at {shown}: {backend.model}, {backend.context} tokens"
         notice(f"using {description}")
         engine = {"ollama": shown, "model": settings.ollama_model}
-        yield Opened(backend=backend, engine=engine, description=description)
+        yield Opened(backend=backend, engine=engine, description=description, sent=sent)
 
 
 def _estimate(text: str) -> int:

@@ -94,6 +94,7 @@ _VALUED: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "--spec-ngram-mod-n-match": ("speculative.ngram_mod.n_match", int),
     "--sse-ping-interval": ("sse_ping_interval", int),
     "--api-key-file": ("api_keys", _keys),
+    "--cors-origins": ("cors_origins", str),
     "--verbosity": ("verbosity", int),
 }
 """Flags with a value: the parameter, and how its value is read."""
@@ -109,6 +110,7 @@ _SWITCHES: Mapping[str, tuple[str, bool]] = {
     "--metrics": ("endpoint_metrics", True),
     "--slots": ("endpoint_slots", True),
     "--no-ui": ("ui", False),
+    "--no-cors-credentials": ("cors_credentials", False),
     "--offline": ("offline", True),
 }
 

@@ -142,6 +142,11 @@ class Workspace:
         """Files of the user's checkout that git neither tracks nor ignores, sorted."""
         return _names(await self._run("ls-files", "--others", "--exclude-standard", "-z"))
 
+    async def ignored(self) -> tuple[str, ...]:
+        """Tracked files that git would ignore were they new, sorted."""
+        words = ("--cached", "--ignored", "--exclude-standard", "-z")
+        return _names(await self._run("ls-files", *words))
+
     async def files(self) -> tuple[str, ...]:
         """All tracked files of the base commit, sorted, with forward slashes.
 
@@ -464,6 +469,20 @@ def state_folder(path: Path) -> Path:
     WorkspaceError as `open` does."""
     with _mapped():
         return _state_folder(_repository(path)[1])
+
+
+def is_tracked(path: Path) -> bool:
+    """True when the repository around `path` tracks it, so that whoever clones it gets it too;
+    also when git does not let us see that."""
+    name = str(path.parent.resolve() / path.name)
+    try:
+        with _mapped():
+            _repository(path.parent)[0]("ls-files", "--error-unmatch", "--", name)
+    except GitError as error:
+        return error.status != 1
+    except WorkspaceError:
+        return False
+    return True
 
 
 def create_repository(folder: Path, *, message: str) -> None:

@@ -11,7 +11,8 @@ import httpx
 
 from agent.core.config import Settings
 from agent.core.errors import BackendError
-from agent.core.http_errors import checked_url, http_errors, new_client, understanding
+from agent.core.http_errors import http_errors, new_client, understanding
+from agent.core.remote_hosts import allowed_url
 
 _FIX = "Start it with `ollama serve`, or set OLLAMA_LOCAL to where it runs."
 
@@ -21,7 +22,7 @@ class OllamaModel:
 
     def __init__(self, settings: Settings) -> None:
         self._model = settings.ollama_model
-        self._url = checked_url(settings.ollama_local, "OLLAMA_LOCAL")
+        self._url = allowed_url(settings.ollama_local, "OLLAMA_LOCAL", settings)
         self._stall_s = settings.request_timeout_s
 
     async def show(self) -> tuple[int, str]:

@@ -62,7 +62,10 @@ async def _opened(path: Path, stack: AsyncExitStack) -> AsyncSqliteSaver:
     serializer = JsonPlusSerializer(
         allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in _STATE_TYPES]
     )
+    await asyncio.to_thread(path.touch, 0o600)  # its journals get the same mode
     connection = await stack.enter_async_context(aiosqlite.connect(path, timeout=_LOCKED_S))
+    # What a finished run is made to forget is overwritten, not only given free.
+    await connection.execute("PRAGMA secure_delete = ON")
     saver = AsyncSqliteSaver(connection, serde=serializer)
     await saver.setup()
     return saver

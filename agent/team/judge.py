@@ -29,7 +29,8 @@ async def tidy(paths: Sequence[str], worktree: Path, context: TeamContext) -> st
                 argv, cwd=worktree, timeout_s=timeout_s, sandbox=context.sandbox
             )
             if not result.ok:
-                complaints.append(f"{' '.join(argv)}: {result.output.strip()[-400:]}")
+                said = context.journal.redactor.text(result.output)
+                complaints.append(f"{' '.join(argv)}: {said.strip()[-400:]}")
     return "\n".join(complaints)
 
 
@@ -90,6 +91,7 @@ async def _test(
             checkout=context.workspace.root,
             timeout_s=context.settings.turbo_test_timeout_s,
             sandbox=context.sandbox,
+            redactor=context.journal.redactor,
         )
     limit = context.settings.turbo_evidence_tokens
     result = Verified(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from agent.core.backend_manager import Opened
 from agent.core.config import Settings
 from agent.core.errors import UsageError, WorkspaceError
 from agent.core.http_errors import without_password
+from agent.core.redaction import Redactor
 from agent.core.workspace import Workspace
-from agent.team.runs import MANIFEST
+from agent.team.runs import MANIFEST, TASK
 from agent.team.task_file import Task
 
 _OWN_TO_A_START = ("--port", "--api-key-file", "--slot-save-path", "--model")
@@ -83,7 +86,11 @@ class Manifest(BaseModel):
         """The manifest of the run in `folder`. Raises UsageError where there is none to be had."""
         path = folder / MANIFEST
         try:
-            return cls.model_validate_json(path.read_bytes())
+            manifest = cls.model_validate_json(path.read_bytes())
+            if not (folder / TASK).exists():
+                return manifest
+            path = folder / TASK
+            return manifest.model_copy(update={"task": Task.model_validate_json(path.read_bytes())})
         except OSError as error:
             raise UsageError(
                 f"{path} cannot be read: {error.strerror}",
@@ -95,18 +102,14 @@ class Manifest(BaseModel):
                 fix=f"Use the version that wrote it, or type: turbo runs discard {folder.name}",
             ) from None
 
-    def write(self, folder: Path) -> None:
-        """Write it into the folder of the run, in one step. Raises WorkspaceError."""
-        text = self.model_dump_json(indent=1) + "\n"
-        unnamed = folder / f".{MANIFEST}"
-        try:
-            unnamed.write_text(text, encoding="utf-8")
-            unnamed.replace(folder / MANIFEST)
-        except OSError as error:
-            raise WorkspaceError(
-                f"cannot write {folder / MANIFEST}: {error.strerror}",
-                fix="Make room or give the rights for it.",
-            ) from None
+    def write(self, folder: Path, redactor: Redactor) -> None:
+        """Write it into the folder of the run, in one step, as `redactor` leaves it. A task that
+        holds a secret lies beside it as it is until the run is over: a run that goes on must ask
+        the same. Raises WorkspaceError."""
+        kept = redactor.data(self.model_dump(mode="json"))
+        if kept["task"] != self.task.model_dump(mode="json"):
+            _write(folder / TASK, self.task.model_dump_json())
+        _write(folder / MANIFEST, json.dumps(kept, indent=1) + "\n")
 
     def differences(self, other: Manifest) -> list[str]:
         """What the engine and the versions of `other` have that this one has not, a line each."""
@@ -116,6 +119,20 @@ class Manifest(BaseModel):
             for name in sorted(mine.keys() | theirs.keys())
             if mine.get(name) != theirs.get(name)
         ]
+
+
+def _write(path: Path, text: str) -> None:
+    unnamed = path.with_name(f".{path.name}")
+    try:
+        unnamed.unlink(missing_ok=True)
+        handle = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        unnamed.replace(path)
+    except OSError as error:
+        raise WorkspaceError(
+            f"cannot write {path}: {error.strerror}", fix="Make room or give the rights for it."
+        ) from None
 
 
 def _kept(settings: Settings) -> dict[str, Any]:

@@ -19,24 +19,27 @@ from typing import Any
 from agent.core.backend_manager import Reply, Request, Timing, Usage
 from agent.core.json_answer import UnfitAnswer
 from agent.core.json_lines import cut_half_line, read_objects
+from agent.core.redaction import Redactor
 from agent.team.state import Verified
 
 
 class Memory:
-    """The answers of one run. Without a path nothing is kept."""
+    """The answers of one run. Without a path nothing is kept, and never what holds a secret: a run
+    that goes on asks for that again."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, redactor: Redactor | None = None) -> None:
         self._path = path
+        self._redactor = redactor or Redactor()
         self._known: dict[str, dict[str, Any]] = {}
         self._new: dict[str, dict[str, Any]] = {}
 
     @classmethod
-    def at(cls, path: Path) -> Memory:
+    def at(cls, path: Path, redactor: Redactor | None = None) -> Memory:
         """The memory that is kept in `path`, with what an earlier process of the run left there.
 
         Whatever cannot be read is asked for again.
         """
-        memory = cls(path)
+        memory = cls(path, redactor)
         with contextlib.suppress(OSError):
             cut_half_line(path)
             memory._known = {str(line.pop("key", "")): line for line in read_objects(path)}
@@ -78,8 +81,8 @@ class Memory:
             self._keep(_of_tests(diff, command), result.model_dump())
 
     def _keep(self, key: str, value: Mapping[str, Any]) -> None:
-        self._new[key] = dict(value)
-        if self._path is None:
+        value = self._new[key] = dict(value)
+        if self._path is None or self._redactor.data(value) != value:
             return
         line = json.dumps({"key": key, **value}) + "\n"
         with contextlib.suppress(OSError):  # what cannot be kept is asked for again

@@ -159,7 +159,7 @@ async def _check_target(path: str, context: TeamContext, ground: Ground, made: s
     above = next((str(x) for x in PurePosixPath(path).parents if str(x) in ground.tracked), None)
     if above is not None:
         raise EditError(f"{path!r} lies below {above}, which is no folder")
-    content = await context.workspace.read(path)
+    content = await context.read(path)
     if content is not None and len(content.encode()) > MOST_BYTES:
         raise EditError(f"{path} is larger than {MOST_BYTES} bytes")
 
@@ -177,7 +177,7 @@ async def _fitting(paths: Sequence[str], context: TeamContext) -> list[str]:
             kept.append(path)
             continue
         try:
-            content = await context.workspace.read(path)
+            content = await context.read(path)
         except NotText:
             continue
         # a token is rarely more than a handful of bytes: do not count what cannot fit

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from agent.core.backend_manager import Backend
 from agent.core.config import Settings
-from agent.core.errors import TaskFileError
+from agent.core.errors import NotText, TaskFileError
 from agent.core.hardware import read_hardware
 from agent.core.journal import Journal
 from agent.core.prompts import PromptBook
@@ -19,6 +19,7 @@ from agent.core.workspace import Workspace
 from agent.team.context import TeamContext, Totals
 from agent.team.memory import Memory
 from agent.team.repo_context import relevant_files, view_repository
+from agent.team.secret_files import FileReader
 from agent.team.task_file import Task, check_paths
 from agent.team.verification import detect_test_command, split_command
 
@@ -29,6 +30,10 @@ _COMMIT_FIRST = (
 )
 _OWN_FILE = "Name a file of this repository, spelled as git has it."
 _BY_HAND = "Change it yourself; the task may change the other files."
+_NOT_SHOWN_FIX = (
+    "Prompts show no such file: take it out of the task. If what stands in it is no secret, write "
+    "`pragma: allowlist secret` into a comment on that line and commit it."
+)
 
 
 async def check_tasks(tasks: Sequence[Task], workspace: Workspace, journal: Journal) -> None:
@@ -40,6 +45,7 @@ async def check_tasks(tasks: Sequence[Task], workspace: Workspace, journal: Jour
     untracked = await workspace.untracked()
     named = any(task.files for task in tasks)
     submodules = await workspace.submodules() if named else ()
+    ignored = await workspace.ignored()
     for task in tasks:
         check_paths(task, workspace.root)
         for number, path in enumerate(task.files):
@@ -51,6 +57,7 @@ async def check_tasks(tasks: Sequence[Task], workspace: Workspace, journal: Jour
         for path in task.context:
             if path not in committed:
                 raise _refused(task, "context", path)
+        await _refuse_secret_files(task, workspace, ignored)
         for path in _missing_for_tests(task, workspace.root, committed, untracked):
             raise _refused(task, "test", path)
     base = workspace.base[:12]
@@ -73,18 +80,21 @@ async def prepare(
     memory: Memory,
 ) -> TeamContext:
     """Everything that the nodes need."""
-    files = await workspace.files()
+    reader = FileReader(workspace.read, await workspace.ignored())
+    files = reader.shown(await workspace.files())
     view = await view_repository(
         files,
         named=[*task.files, *task.context],
         wanted=relevant_files(files, prose=task.prose, test_command=own_test_command(task) or ()),
         budget=settings.turbo_repository_tokens,
-        read=workspace.read,
+        read=reader.read,
         count_tokens=backend.count_tokens,
     )
     if view.left_out:
         left = ", ".join(view.left_out)
         journal.emit("notice", text=f"Not shown to the model for want of room: {left}")
+    if line := reader.left_out():
+        journal.emit("notice", text=line)
     return TeamContext(
         backend=backend,
         workspace=workspace,
@@ -98,6 +108,7 @@ async def prepare(
         totals=totals,
         sandbox=sandbox,
         memory=memory,
+        reader=reader,
     )
 
 
@@ -157,6 +168,24 @@ def _missing_for_tests(
         if not _has(committed, path) and (ignored or _has(untracked, path)):
             missing.append(str(path))
     return missing
+
+
+async def _refuse_secret_files(task: Task, workspace: Workspace, ignored: Sequence[str]) -> None:
+    """Raises TaskFileError for a file that no prompt may show."""
+    reader = FileReader(workspace.read, ignored)
+    for key, paths in (("files", task.files), ("context", task.context)):
+        for path in paths:
+            try:
+                await reader.read(path)
+            except NotText as error:
+                if path in reader.left_out_paths:
+                    raise TaskFileError(
+                        task.source,
+                        error.message,
+                        line=dict(task.lines).get(f"{key} {path}", 0),
+                        key=key,
+                        fix=_NOT_SHOWN_FIX,
+                    ) from None
 
 
 def _has(names: Sequence[str], path: PurePosixPath) -> bool:

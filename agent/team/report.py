@@ -14,6 +14,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from agent.core.errors import TurboError
+from agent.core.redaction import Redactor
 from agent.core.terminal import printable
 from agent.team.live_view import LiveView
 from agent.team.plain_view import UNKEPT, PlainView, QuietView, View
@@ -32,7 +33,16 @@ class Reporter:
     standard error. Each of the ``end_`` methods returns the exit code.
     """
 
-    def __init__(self, view: View, out: Console, *, as_json: bool, quiet: bool) -> None:
+    def __init__(
+        self,
+        view: View,
+        out: Console,
+        *,
+        as_json: bool,
+        quiet: bool,
+        redactor: Redactor | None = None,
+    ) -> None:
+        self._redactor = redactor or Redactor()
         self._view = view
         self._out = out
         self._as_json = as_json
@@ -42,8 +52,11 @@ class Reporter:
 
     @classmethod
     @contextmanager
-    def for_terminal(cls, *, as_json: bool, verbose: bool, quiet: bool) -> Iterator[Reporter]:
-        """A reporter for this process's standard streams; the view is closed at the end."""
+    def for_terminal(
+        cls, *, as_json: bool, verbose: bool, quiet: bool, redactor: Redactor
+    ) -> Iterator[Reporter]:
+        """A reporter for this process's standard streams; the view is closed at the end. What the
+        journal has not passed through `redactor` it passes itself."""
         error = Console(stderr=True)
         view: View
         if quiet:
@@ -54,7 +67,7 @@ class Reporter:
             view = PlainView(error, verbose=verbose)
         out = error if as_json else Console()
         try:
-            yield cls(view, out, as_json=as_json, quiet=quiet)
+            yield cls(view, out, as_json=as_json, quiet=quiet, redactor=redactor)
         finally:
             view.close()
 
@@ -89,7 +102,7 @@ class Reporter:
         """An expected failure ended everything."""
         self._show(ledger)
         self._close(RunResult(status="failed", exit_code=error.exit_code, reason=str(error)))
-        complain(str(error))
+        self._complain(str(error))
         return error.exit_code
 
     def end_interrupted(self, ledger: Ledger, exit_code: int = INTERRUPTED) -> int:
@@ -97,7 +110,7 @@ class Reporter:
         self._show(ledger)
         self._close(RunResult(status="interrupted", exit_code=exit_code))
         made = ", ".join(ledger.branches)
-        complain(
+        self._complain(
             f"interrupted; {f'made before: {made}' if made else 'no branch was made'}; "
             "nothing is left running"
         )
@@ -112,7 +125,7 @@ class Reporter:
     def _close(self, result: RunResult) -> None:
         if self._as_json and self._last != result.status:
             self._last = result.status
-            write_event("run_finished", result.event())
+            write_event("run_finished", self._redactor.data(result.event()))
 
     def _show(self, ledger: Ledger) -> None:
         """The report of each task, and which ones did not run."""
@@ -139,7 +152,7 @@ class Reporter:
         if chosen is not None:
             self._heading("Diff")
             if out.is_terminal:
-                diff = printable(chosen.diff)
+                diff = printable(self._redactor.text(chosen.diff))
                 out.print(Syntax(diff, "diff", background_color="default"))
             else:
                 self._line(chosen.diff)
@@ -157,16 +170,21 @@ class Reporter:
 
     def _show_outcome(self, result: RunResult) -> None:
         if result.status == "failed" and result.exit_code > 1:  # not the task's fault
-            complain(result.reason)
+            self._complain(result.reason)
             result = replace(result, reason="")
         for line in describe_outcome(result):
             self._line(line)
 
     def _line(self, text: str) -> None:
-        self._out.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+        shown = printable(self._redactor.text(text))
+        self._out.print(shown, markup=False, highlight=False, soft_wrap=True)
 
     def _heading(self, title: str) -> None:
-        self._out.print(Text(f"\n{printable(title)}", style="bold"), soft_wrap=True)
+        shown = printable(self._redactor.text(title))
+        self._out.print(Text(f"\n{shown}", style="bold"), soft_wrap=True)
+
+    def _complain(self, text: str) -> None:
+        complain(self._redactor.text(text))
 
 
 def write_event(event: str, data: Mapping[str, Any]) -> None:
@@ -232,6 +250,11 @@ def describe_outcome(result: RunResult) -> list[str]:
             f"saved: {usage.cached} prompt tokens were not read again, "
             f"{usage.cached / result.reading_rate:.1f} s at the {result.reading_rate:.0f} tokens/s "
             "measured"
+        )
+    if result.sent:
+        lines.append(
+            f"left this machine: {result.sent['bytes']} bytes of prompts in "
+            f"{result.sent['requests']} requests to {result.sent['host']}"
         )
     if result.restarts:
         times = "once" if result.restarts == 1 else f"{result.restarts} times"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -44,6 +44,9 @@ class RunResult:
     """Slots that decoded at the same time, on average; 0 when unknown."""
     reading_rate: float = 0.0
     """Prompt tokens per second, as measured; 0 when unknown."""
+    sent: Mapping[str, Any] | None = None
+    """What went to another machine: its `host`, `requests`, and `bytes` of their bodies; None when
+    nothing leaves this one."""
     restarts: int = 0
     """Times that the server died or hung and was started again."""
     resumed: bool = False
@@ -74,6 +77,7 @@ class RunResult:
                 "expected_cached": self.usage.expected_cached,
                 "predicted": self.usage.predicted,
             },
+            "left_machine": dict(self.sent) if self.sent else None,
             "resumed": self.resumed,
             "resumable": self.resumable,
             "wall_s": round(self.wall_s, 3),

@@ -17,6 +17,8 @@ from agent.core.workspace import Workspace
 JOURNAL = "journal.jsonl"
 """In the folder of a run."""
 MANIFEST = "manifest.json"
+TASK = "task.json"
+"""The task word for word, of a run that is not over, where the manifest leaves a secret out."""
 ANSWERS = "answers.jsonl"
 """What a run that is not over would have to pay for again."""
 CHECKPOINTS = "checkpoints.sqlite"
@@ -59,6 +61,7 @@ def held_run(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         ours = True
         with contextlib.suppress(OSError):  # no locks here, or the journal cannot be written either
+            make_private(folder.parent.parent)
             folder.mkdir(parents=True, exist_ok=True)
             ours = stack.enter_context(hold(folder / JOURNAL))
         if not ours:
@@ -67,6 +70,13 @@ def held_run(folder: Path) -> Iterator[None]:
                 fix="Wait for its end, or end it with Ctrl-C where it runs.",
             )
         yield
+
+
+def make_private(state: Path) -> None:
+    """Make the folder of runs and checkpoints one that only we can read: what is asked and answered
+    stands in there. Raises OSError."""
+    state.mkdir(parents=True, exist_ok=True)
+    state.chmod(0o700)
 
 
 def is_alive(folder: Path) -> bool:
@@ -83,7 +93,7 @@ def tidy_up(folder: Path) -> None:
 
     A run that is not over keeps its checkpoint and its answers as long as its journal.
     """
-    for path in (folder / ANSWERS, *folder.glob(f"{CHECKPOINTS}*")):
+    for path in (folder / ANSWERS, folder / TASK, *folder.glob(f"{CHECKPOINTS}*")):
         path.unlink(missing_ok=True)
     for old in _old(folder.parent):
         with contextlib.suppress(UsageError), held_run(old):

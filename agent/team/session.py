@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from agent.core.config import Settings, load_settings
+from agent.core.config import Settings, load_settings, secret_values
 from agent.core.determinism import with_tier
 from agent.core.errors import TaskFileError, UsageError
 from agent.core.folders import private_folder, why_elsewhere
@@ -100,7 +100,7 @@ def run_replay(name: str, checkout: Path | None, journal: Journal, ledger: Ledge
             fix="Its journal says how it ended; replay another one.",
         )
     journal.emit("notice", text=f"Run {manifest.run} again, from commit {manifest.base[:12]}.")
-    settings = _settings_of(manifest, repository)
+    settings = _settings_of(manifest, repository, journal)
     options = RunOptions(base=manifest.base, publish=False, replay_of=manifest.run)
     now = Recording()
     journal.listen(now.on_event)
@@ -127,15 +127,16 @@ def run_resume(name: str | None, checkout: Path | None, journal: Journal, ledger
         journal.emit("notice", text="Every run in this repository is over: nothing to resume.")
         return
     journal.emit("notice", text=f"Run {manifest.run} goes on, from {manifest.base[:12]}.")
-    settings = _settings_of(manifest, repository)
+    settings = _settings_of(manifest, repository, journal)
     options = RunOptions(apply=manifest.apply, base=manifest.base, resume=manifest.run)
     run_until_signal(run_tasks([manifest.task], repository, settings, journal, options, ledger))
 
 
-def _settings_of(manifest: Manifest, repository: Path) -> Settings:
+def _settings_of(manifest: Manifest, repository: Path, journal: Journal) -> Settings:
     """The settings of a run, with the keys and passwords of today: no manifest
     holds them."""
     now = load_settings(repository=repository)
+    journal.redactor.hide(secret_values(now))
     kept = dict(manifest.settings)
     for name in ("llamacpp_url", "ollama_local"):
         if HIDDEN in str(kept.get(name)):
@@ -158,6 +159,7 @@ def _run(
     ledger: Ledger,
 ) -> None:
     settings, given_way = with_tier(_settings(invocation, repository))
+    journal.redactor.hide(secret_values(settings))
     for line in (*given_way, *filter(None, [why_elsewhere()])):
         journal.emit("notice", text=line)
     tasks = [_with_test(task, invocation.test) for task in _load(invocation, repository, sources)]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.core.command import CommandResult, run_command
 from agent.core.config import command_environment
 from agent.core.errors import TaskFileError
+from agent.core.redaction import Redactor
 from agent.core.sandbox import Sandbox
 from agent.team.evidence import last_line, summarise_failure
 from agent.team.tally import read_tally
@@ -107,8 +109,10 @@ async def run_tests(
     checkout: Path,
     timeout_s: float,
     sandbox: Sandbox | None = None,
+    redactor: Redactor | None = None,
 ) -> VerificationReport:
-    """Run `command` in `root`, a worktree of the repository that is checked out at `checkout`.
+    """Run `command` in `root`, a worktree of the repository that is checked out at `checkout`. What
+    it prints is the report's only as `redactor` leaves it: it goes into prompts and journals.
 
     Raises CommandError when it cannot be started. Red is a report, not an error.
     """
@@ -119,6 +123,8 @@ async def run_tests(
         env=_environment(root, checkout),
         sandbox=sandbox,
     )
+    redact = (redactor or Redactor()).text
+    result = replace(result, output=await asyncio.to_thread(redact, result.output))
     tally = read_tally(result.output)
     summary = tally.line if tally else last_line(result.output)
     if result.timed_out:

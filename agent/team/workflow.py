@@ -22,6 +22,7 @@ from agent.core.backend_manager import Opened, get_backend
 from agent.core.config import Settings
 from agent.core.errors import TurboError
 from agent.core.journal import Journal
+from agent.core.remote_hosts import Sent, told_since
 from agent.core.sandbox import Sandbox
 from agent.core.sandbox_choice import choose_sandbox
 from agent.core.shortage import shortage
@@ -85,6 +86,9 @@ class Engine:
         begin = time.monotonic()
         again = self._opened is not None
         opened = self._opened = self._opened or await self._open()
+        if opened.sent is not None and not again:
+            text = f"Prompts leave this machine: they go to {opened.sent.host}."
+            self._journal.emit("notice", text=text)
         self._journal.emit(
             "server_ready",
             description=opened.description,
@@ -100,6 +104,12 @@ class Engine:
     def has_served(self) -> bool:
         """Whether there ever was a backend, so that a run can have paid for answers."""
         return self._opened is not None
+
+    @property
+    def sent(self) -> Sent | None:
+        """What has gone to another machine so far; None when nothing goes there."""
+        sent = self._opened.sent if self._opened else None
+        return replace(sent) if sent else None
 
     @property
     def has_graph(self) -> bool:
@@ -193,7 +203,7 @@ async def run_task(task: Task, session: Session) -> RunResult:
     options, journal, settings = session.options, session.journal, session.settings
     run = options.resume or new_run_name()
     record = Record(RunResult(status="failed", exit_code=1, task=task.title, run=run))
-    restarts_before = session.engine.restarts
+    restarts_before, sent_before = session.engine.restarts, session.engine.sent
     over = failed = False
     async with AsyncExitStack() as stack:
         try:
@@ -212,7 +222,7 @@ async def run_task(task: Task, session: Session) -> RunResult:
                 apply=options.apply,
                 resumable=options.lasting,
             )
-            manifest.write(folder)
+            manifest.write(folder, journal.redactor)
             record.begun(resumed=bool(options.resume), resumable=manifest.resumable)
             journal.emit("run_started", **_start_of(task, workspace, options))
             if not options.resume or not await conclude_published(
@@ -237,7 +247,8 @@ async def run_task(task: Task, session: Session) -> RunResult:
             # what failed before there was a server has nothing to go on with: it is just run again
             worth_it = bool(options.resume) or session.engine.has_served or not failed
             resumable = record.result.resumable and worth_it and not over
-            result = replace(record.measured(), restarts=restarts, resumable=resumable)
+            sent = told_since(sent_before, session.engine.sent)
+            result = replace(record.measured(), restarts=restarts, resumable=resumable, sent=sent)
             journal.emit("run_finished", **result.event())
             session.ledger.enter(result)
         if over:  # only now: a run that is killed before its end was told needs what is forgotten
@@ -257,7 +268,7 @@ async def _carry_out(
     options, journal = session.options, session.journal
     folder = workspace.state_dir / "runs" / workspace.run
     opened = await session.engine.ready()
-    manifest.on(opened).write(folder)
+    manifest.on(opened).write(folder, journal.redactor)
     load = await stack.enter_async_context(watch_load(opened.backend, journal))
     context = await prepare(
         task,
@@ -267,7 +278,7 @@ async def _carry_out(
         workspace,
         record.totals,
         session.sandbox,
-        Memory.at(folder / ANSWERS),
+        Memory.at(folder / ANSWERS, journal.redactor),
     )
     stack.push_async_callback(context.base_tests.close)
     if not (options.resume or session.engine.has_graph):

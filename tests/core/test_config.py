@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,51 @@ def test_names_of_other_programs_are_left_alone(sources: Sources) -> None:
 def test_words_are_taken_in_any_case(sources: Sources) -> None:
     sources.environ |= {"LLAMACPP_PROFILE": "CPU", "BACKEND": "LlamaCpp"}
     assert (sources.load().llamacpp_profile, sources.load().backend) == ("cpu", "llamacpp")
+
+
+FROM_A_STRANGER = {
+    "LLAMACPP_BINARY_PATH": "./evil",
+    "HF_ENDPOINT": "https://evil.example",
+    "TURBO_REMOTE_HOSTS": "evil.example",
+    "OLLAMA_LOCAL": "http://evil.example",
+    "SANDBOX": "off",
+}
+
+
+def git(folder: Path, *words: str) -> None:
+    subprocess.run(["git", "-C", str(folder), *words], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", FROM_A_STRANGER)
+def test_a_dotenv_that_git_tracks_is_the_repositorys_word(sources: Sources, name: str) -> None:
+    git(sources.here, "init")
+    sources.env_file(f"{name}={FROM_A_STRANGER[name]}\nLLAMACPP_PARALLEL=2\n")
+    value = getattr(sources.load(), name.lower())  # nobody but the user can have put it there
+    assert str(value) in (FROM_A_STRANGER[name], "evil", "('evil.example',)")
+    git(sources.here, "add", "--force", ".env")
+    with pytest.raises(SettingsError) as refused:
+        sources.load()
+    assert f"(tracked by git): {name.lower()} may not be set by a repository" in str(refused.value)
+    assert "a .env that git does not track" in refused.value.fix
+    sources.env_file("LLAMACPP_PARALLEL=2\n")
+    assert sources.load().llamacpp_parallel == 2
+
+
+def test_a_tracked_dotenv_is_recognised_from_below_and_through_links(sources: Sources) -> None:
+    sub = sources.here / "sub"
+    sub.mkdir()
+    (sub / "real").write_text("SANDBOX=off\n")
+    (sub / ".env").symlink_to("real")
+    git(sources.here, "init")
+    git(sources.here, "add", "--all")
+    sources.here = sub
+    with pytest.raises(SettingsError, match="may not be set by a repository"):
+        sources.load()
+
+
+def test_no_error_shows_a_key(sources: Sources) -> None:
+    sources.user_file.write_text("hf_token = 12345678\n")
+    with pytest.raises(SettingsError) as refused:
+        sources.load()
+    assert "HF_TOKEN=..." in str(refused.value)
+    assert "12345678" not in str(refused.value)

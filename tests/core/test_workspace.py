@@ -13,7 +13,7 @@ from team.conftest import git
 from user_state import UserState
 
 from agent.core.errors import NotText, WorkspaceError
-from agent.core.workspace import Workspace, create_repository, locate
+from agent.core.workspace import Workspace, create_repository, is_tracked, locate
 
 
 @pytest.fixture
@@ -287,3 +287,22 @@ async def test_untracked_files_are_those_that_git_does_not_ignore(
     workspace = await Workspace.open(repository, run="r1", worktrees_root=worktrees)
     assert await workspace.untracked() == (".gitignore",)
     await workspace.close()
+
+
+async def test_tracked_and_ignored_files_are_told(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    for name in ("a.py", "notes/x.md", ".env"):
+        (tmp_path / name).write_text("x\n")
+    create_repository(tmp_path, message="first")
+    (tmp_path / ".gitignore").write_text("notes/\n.env*\n")
+    (tmp_path / ".env.mine").write_text("x\n")
+    workspace = await Workspace.open(tmp_path, run="r", worktrees_root=tmp_path.parent / "trees")
+    try:
+        assert await workspace.ignored() == (".env", "notes/x.md")
+    finally:
+        await workspace.close()
+    assert is_tracked(tmp_path / ".env")
+    assert is_tracked(tmp_path / "notes" / "x.md")
+    assert not is_tracked(tmp_path / ".env.mine")
+    assert not is_tracked(tmp_path / "none")
+    assert not is_tracked(tmp_path.parent / ".env")
