@@ -13,16 +13,16 @@ from typing import Any
 import psutil
 import pytest
 from servers import RealServer
-from team.conftest import Outcome, git, repository, run_turbo
+from team.conftest import TASK as TASK_TEXT
+from team.conftest import TESTS, Outcome, git, run_turbo
 
 from agent.core.config import Settings
 from agent.core.determinism import with_tier
 from agent.core.journal import Journal
+from agent.core.workspace import create_repository
 from agent.team.result import Ledger, RunResult
 from agent.team.task_file import read_task
 from agent.team.workflow import RunOptions, run_tasks
-
-__all__ = ["repository"]
 
 TASK = "tasks/add-double.md"
 TEST = "python -c 'from kit.double import double; assert double(2) == 4'"
@@ -167,15 +167,30 @@ def faults_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("faults") / "cache"
 
 
-@pytest.fixture
-def place(repository: Path, faults_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(faults_cache))
-    identity = ("-c", "user.name=user", "-c", "user.email=user@localhost")
-    other = repository / "kit" / "other.py"
+def work_in_progress(folder: Path) -> Path:
+    """A repository as a user leaves it in the middle of work."""
+    for name, text in {
+        "kit/__init__.py": "",
+        "kit/other.py": "def one():\n    return 1\n",
+        "tests/test_double.py": TESTS,
+        TASK: TASK_TEXT,
+        "README.md": "# kit\n",
+    }.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    create_repository(folder, message="first")
+    other = folder / "kit" / "other.py"
     other.write_text("stashed = 1\n")
-    git(repository, *identity, "stash")
+    git(folder, "-c", "user.name=user", "-c", "user.email=user@localhost", "stash")
     other.write_text("staged = 1\n")
-    git(repository, "add", "kit/other.py")
+    git(folder, "add", "kit/other.py")
     other.write_text("dirty = 1\n")
-    (repository / "notes.txt").write_text("untracked\n")
-    return Place(repository, faults_cache)
+    (folder / "notes.txt").write_text("untracked\n")
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, faults_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(faults_cache))
+    return Place(work_in_progress(tmp_path / "repo"), faults_cache)
