@@ -58,7 +58,7 @@ async def serve(
         async with open_server(
             settings, notice=say, log_dir=log_folder(), sleep_idle_s=sleep_idle_s
         ) as server:
-            serving = await _look_at(server, settings, sleep_idle_s)
+            serving = await _look_at(server, settings, sleep_idle_s, say)
             wish = await asyncio.to_thread(wish_of, settings)
             record = record.model_copy(update={"wish": wish})
             await _keep(server, settings.llamacpp_start_timeout_s, record, serving, say)
@@ -93,7 +93,12 @@ async def _keep(
             say(f"Started it again (pid {keeper.server.pid}).")
 
 
-async def _look_at(server: LlamaCppServer, settings: Settings, sleep_idle_s: int | None) -> Serving:
+async def _look_at(
+    server: LlamaCppServer,
+    settings: Settings,
+    sleep_idle_s: int | None,
+    say: Callable[[str], None],
+) -> Serving:
     """Find out all that a run has to know; the server is still ours alone."""
     digest = await asyncio.to_thread(model_digest, server.model, cache_folder("digests"))
     bank = bank_of(settings, server, digest)
@@ -102,7 +107,7 @@ async def _look_at(server: LlamaCppServer, settings: Settings, sleep_idle_s: int
     )
     try:
         served = await client.props()
-        restore = await find_restore(client, bank) if bank else Restore.NONE
+        restore = await find_restore(client, bank, say) if bank else Restore.NONE
     finally:
         await client.aclose()
     return Serving(

@@ -20,7 +20,7 @@ def read_objects(path: Path) -> list[dict[str, Any]]:
     for line in path.read_bytes().splitlines():
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
             found.append(value)

@@ -138,7 +138,7 @@ class LlamaCppBackend:
     async def _what_restores(self) -> Restore:
         if self._bank is None:
             return Restore.NONE
-        return self._restore or await find_restore(self._client, self._bank)
+        return self._restore or await find_restore(self._client, self._bank, self._notice)
 
     async def __aexit__(
         self,

@@ -144,7 +144,7 @@ class PrefixBank:
         _remove(self.folder, name)
 
     def drop_file(self, file: str) -> None:
-        """Remove what `new_file` named, after a save that failed."""
+        """Remove what `new_file` named, unless it was kept."""
         for path in (self.folder / file, self.folder / f"{file}{_NOTE}"):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)

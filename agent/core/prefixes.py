@@ -200,15 +200,16 @@ class Prefixes:
         file = bank.new_file()
         try:
             size = await self._client.save_slot(lease.slot, file)
+            kept = await asyncio.to_thread(
+                bank.keep, name, file, tokens=len(ids), size=size, passing=passing
+            )
         except RequestRefused as error:
-            bank.drop_file(file)
             self._give_up(error.message)
-            return
-        kept = await asyncio.to_thread(
-            bank.keep, name, file, tokens=len(ids), size=size, passing=passing
-        )
-        if not kept:
-            self._give_up(f"{bank.folder} could not be written to the end")
+        else:
+            if not kept:
+                self._give_up(f"{bank.folder} could not be written to the end")
+        finally:
+            bank.drop_file(file)  # also what a server wrote of it that died or hangs
 
     async def _restore(self, bank: PrefixBank, lease: Lease, ids: list[int]) -> bool:
         name = bank.name_of(ids)

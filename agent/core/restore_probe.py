@@ -13,6 +13,7 @@ restored prefix serves for extensions at most.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from enum import Enum
 
 from agent.core.answer_cache import remember, remembered
@@ -40,10 +41,18 @@ class Restore(Enum):
     """Also for prompts that part from it before its end."""
 
 
-async def find_restore(client: LlamaCppClient, bank: PrefixBank) -> Restore:
+class _NotSaved(Exception):
+    """The server did not write the state of a slot: its disk is full, or it has no folder."""
+
+
+async def find_restore(
+    client: LlamaCppClient, bank: PrefixBank, notice: Callable[[str], None] = lambda _: None
+) -> Restore:
     """What the bank's prefixes are good for on this server: the kept answer, or a new one.
 
-    The server must be idle. Raises BackendError only when it is not well.
+    A server that does not save now may save another time, when its disk has room again: `notice`
+    gets a line, and nothing is kept of it. The server must be idle. Raises BackendError only when
+    it is not well.
     """
     answers = cache_folder("restore")
     kept = remembered(answers, bank.layout) or {}
@@ -52,6 +61,9 @@ async def find_restore(client: LlamaCppClient, bank: PrefixBank) -> Restore:
         file = bank.new_file()
         try:
             known = await probe_restore(client, file)
+        except _NotSaved as error:
+            notice(f"Prefixes cannot be saved and are computed in every slot anew: {error}")
+            return Restore.NONE
         finally:
             bank.drop_file(file)
         remember(answers, bank.layout, {"restore": known.value})
@@ -61,7 +73,8 @@ async def find_restore(client: LlamaCppClient, bank: PrefixBank) -> Restore:
 async def probe_restore(client: LlamaCppClient, file: str) -> Restore:
     """Try it in slot 0, which must be free. `file` is where the state is saved meanwhile.
 
-    Costs some 60 prompt tokens. Raises BackendError only when the server is not well.
+    Costs some 60 prompt tokens. Raises _NotSaved when it does not save the slot, and BackendError
+    only when it is not well.
     """
     ids = await client.tokenize(_TEXT, add_special=True)
     other = await client.tokenize(_OTHER, add_special=False)
@@ -70,7 +83,7 @@ async def probe_restore(client: LlamaCppClient, file: str) -> Restore:
         return Restore.NONE
     try:
         await _read(client, ids)
-        await client.save_slot(0, file)
+        await _save(client, file)
         await client.erase_slot(0)
         if not await client.restore_slot(0, file):
             return Restore.NONE
@@ -87,6 +100,13 @@ async def probe_restore(client: LlamaCppClient, file: str) -> Restore:
     finally:
         with contextlib.suppress(RequestRefused):
             await client.erase_slot(0)
+
+
+async def _save(client: LlamaCppClient, file: str) -> None:
+    try:
+        await client.save_slot(0, file)
+    except RequestRefused as error:
+        raise _NotSaved(error.message) from None
 
 
 async def _read(client: LlamaCppClient, ids: list[int]) -> int:

@@ -1,16 +1,19 @@
 """The checkpoints of runs: where they are kept, and how a run goes on from its own.
 
 They are a way to lose less time, never one to lose a run: where there is none that can be used, the
-steps of the run are done once more, with the answers that it has already (`memory`).
+steps of the run are done once more, with the answers that it has already (`memory`). SQLite notices
+a damaged page only when its own structure is hit, so what is kept has a digest of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiosqlite
 from langchain_core.runnables import RunnableConfig
@@ -26,6 +29,15 @@ from agent.team.task_file import Task
 Graph = CompiledStateGraph[TeamState, TeamContext, TeamState, TeamState]
 _LOCKED_S = 1.0
 """How long we wait for others who write; they need milliseconds."""
+_DIGEST = 16
+"""Bytes."""
+_NOT_OURS = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+"""What SQLite says of a file that is damaged or has other tables; it helps to begin it anew."""
+_COLUMNS = {
+    "checkpoints": "thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, "
+    "checkpoint, metadata",
+    "writes": "thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, value",
+}
 _STATE_TYPES = (Task, Plan, Step, Candidate, Verified, Review, Comment)
 
 
@@ -35,7 +47,8 @@ async def checkpoints(
 ) -> AsyncIterator[AsyncSqliteSaver | None]:
     """The checkpoint database at `path`; it restores only the types of our own state.
 
-    None when it cannot be had; the journal gets a line why. A file that is no database is replaced.
+    None when it cannot be had; the journal gets a line why. A file that is no such database is
+    replaced.
     """
 
     def notice(text: str) -> None:
@@ -47,28 +60,69 @@ async def checkpoints(
         try:
             try:
                 saver = await _opened(path, stack)
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError as error:
+            except _Unusable as error:
                 notice(f"{path} is replaced: {error}")
-                await asyncio.to_thread(path.unlink)
+                await asyncio.to_thread(_remove, path)
                 saver = await _opened(path, stack)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, _Unusable, OSError) as error:
             notice(f"{path} cannot be used, so nothing is checkpointed: {error}")
         yield saver
 
 
 async def _opened(path: Path, stack: AsyncExitStack) -> AsyncSqliteSaver:
-    serializer = JsonPlusSerializer(
-        allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in _STATE_TYPES]
-    )
+    """Raises _Unusable for a file that only hinders, or another sqlite3.Error."""
     await asyncio.to_thread(path.touch, 0o600)  # its journals get the same mode
-    connection = await stack.enter_async_context(aiosqlite.connect(path, timeout=_LOCKED_S))
-    # What a finished run is made to forget is overwritten, not only given free.
-    await connection.execute("PRAGMA secure_delete = ON")
-    saver = AsyncSqliteSaver(connection, serde=serializer)
-    await saver.setup()
+    async with AsyncExitStack() as opening:
+        connection = await opening.enter_async_context(aiosqlite.connect(path, timeout=_LOCKED_S))
+        saver = AsyncSqliteSaver(connection, serde=_checked_serializer())
+        try:
+            # What a finished run is made to forget is overwritten, not only given free.
+            await connection.execute("PRAGMA secure_delete = ON")
+            await saver.setup()
+            for table, columns in _COLUMNS.items():
+                await connection.execute_fetchall(f"SELECT {columns} FROM {table} LIMIT 0")  # noqa: S608 - constants
+        except UnicodeDecodeError as error:  # of a message that quotes the damage
+            raise _Unusable(f"it is damaged ({error.reason})") from None
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_OURS:
+                raise _Unusable(str(error)) from None
+            raise
+        await stack.enter_async_context(opening.pop_all())
     return saver
+
+
+class _Unusable(Exception):
+    """The file is there and is no database of checkpoints."""
+
+
+def _remove(path: Path) -> None:
+    for ending in ("-wal", "-shm", ""):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+
+
+class _Checked(JsonPlusSerializer):
+    """Puts a digest behind everything that it writes, and believes nothing without it."""
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        """See JsonPlusSerializer."""
+        kind, data = super().dumps_typed(obj)
+        return kind, data + _digest(kind, data)
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        """See JsonPlusSerializer. Raises ValueError for what has been changed."""
+        kind, value = data[0], data[1][:-_DIGEST]
+        if data[1][-_DIGEST:] != _digest(kind, value):
+            raise ValueError("a checkpoint is not as it was written")
+        return super().loads_typed((kind, value))
+
+
+def _checked_serializer() -> _Checked:
+    types = [(kind.__module__, kind.__name__) for kind in _STATE_TYPES]
+    return _Checked(allowed_msgpack_modules=types)
+
+
+def _digest(kind: str, data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=_DIGEST, person=kind.encode()[:16]).digest()
 
 
 async def take_up(

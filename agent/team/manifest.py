@@ -94,7 +94,8 @@ class Manifest(BaseModel):
         except OSError as error:
             raise UsageError(
                 f"{path} cannot be read: {error.strerror}",
-                fix="A run that was killed as it began has none; choose another.",
+                fix="A run that was killed as it began has none; choose another, or type: "
+                f"turbo runs discard {folder.name}",
             ) from None
         except ValidationError as error:
             raise UsageError(

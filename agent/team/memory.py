@@ -1,8 +1,10 @@
 """What a run has paid for already: finished answers of the model and results of test commands.
 
 Each is a line of a file in the folder of the run, written as soon as it is there, and found again
-by a digest of everything that determines it. A run that was killed and goes on asks here first; a
-run that was not killed finds nothing here that it has not asked for itself, and does not look.
+by a digest of everything that determines it. The line has a digest of its own, too: one that a disk
+or an editor has changed is not believed, for it could make red tests green. A run that was killed
+and goes on asks here first; a run that was not killed finds nothing here that it has not asked for
+itself, and does not look.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class Memory:
         memory = cls(path, redactor)
         with contextlib.suppress(OSError):
             cut_half_line(path)
-            memory._known = {str(line.pop("key", "")): line for line in read_objects(path)}
+            memory._known = dict(filter(None, map(_whole, read_objects(path))))
         return memory
 
     def begin_again(self) -> None:
@@ -84,13 +86,21 @@ class Memory:
         value = self._new[key] = dict(value)
         if self._path is None or self._redactor.data(value) != value:
             return
-        line = json.dumps({"key": key, **value}) + "\n"
+        line = json.dumps({"key": key, "kept": value, "digest": _digest(key, value)}) + "\n"
         with contextlib.suppress(OSError):  # what cannot be kept is asked for again
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
                 os.write(handle, line.encode())
             finally:
                 os.close(handle)
+
+
+def _whole(line: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """Key and value of a line that is as it was written."""
+    key, value = line.get("key"), line.get("kept")
+    if not isinstance(key, str) or not isinstance(value, dict):
+        return None
+    return (key, value) if line.get("digest") == _digest(key, value) else None
 
 
 def _of_request(request: Request) -> str:

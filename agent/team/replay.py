@@ -92,7 +92,7 @@ class Recording:
         try:
             for data in read_objects(path):
                 recording.on_event(data["event"], data)
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, TypeError) as error:
             raise UsageError(
                 f"{path} cannot be read: {error}", fix="Choose another run to replay."
             ) from None

@@ -11,8 +11,10 @@ from typing import Any
 from agent.core.errors import UsageError
 from agent.core.json_lines import read_objects
 from agent.team.manifest import Manifest
+from agent.team.plain_view import describe
 from agent.team.runs import JOURNAL, is_alive
 
+_YEAR_10000 = 253_402_300_800.0
 _COUNTED = ("prompt", "computed", "cached", "predicted")
 
 
@@ -51,7 +53,8 @@ class RunSummary:
         summary = cls(folder.name)
         with contextlib.suppress(OSError):
             for event in read_objects(folder / JOURNAL):
-                with contextlib.suppress(KeyError, TypeError):  # of another version
+                # of another version, or changed by a disk that fails
+                with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
                     summary._take(event["event"], event)
         if is_alive(folder):
             summary.status, summary.resumable = "running", False
@@ -73,14 +76,15 @@ class RunSummary:
         return {**self.as_object(), **more, "candidates": list(self.candidates.values())}
 
     def _take(self, name: str, event: Mapping[str, Any]) -> None:
-        self._last = event["time"]
         told = {key: value for key, value in event.items() if key not in ("time", "event")}
+        describe(name, told)  # what cannot be shown is not taken
+        self._last = _time(event["time"])
         if name == "run_started":
             if self.status == "killed":
                 self._end_process()
             self.status, self.resumable, self.reason = "killed", False, ""
-            self.task, self._begin = event["task"], event["time"]
-            self.started = self.started or event["time"]
+            self.task, self._begin = str(event["task"]), self._last
+            self.started = self.started or self._last
         elif name == "plan_ready":
             self.plan = told
         elif name == "candidate_verified":
@@ -91,18 +95,27 @@ class RunSummary:
             for each in _COUNTED:
                 self.tokens[each] += event["tokens"][each]
         elif name == "committed":
-            self.branch, self.commit = event["branch"], event["commit"]
+            self.branch, self.commit = str(event["branch"]), str(event["commit"])
         elif name == "run_finished":
-            self.status, self.resumable = event["status"], event["resumable"]
-            self.reason = event["reason"]
-            self.wall_s += event["wall_s"]
+            wall_s = float(event["wall_s"])
+            self.status, self.resumable = str(event["status"]), bool(event["resumable"])
+            self.reason = str(event["reason"])
+            self.wall_s += wall_s
             self._begin = 0.0
 
     def _end_process(self) -> None:
         """Add the time of a process that was killed."""
         if self._begin:
-            self.wall_s += self._last - self._begin
+            self.wall_s += max(0.0, self._last - self._begin)  # the clock may have been set
             self._begin = 0.0
+
+
+def _time(value: Any) -> float:
+    """Seconds since the epoch that a calendar has. Raises TypeError or ValueError."""
+    seconds = float(value)
+    if not 0 <= seconds < _YEAR_10000:
+        raise ValueError(value)
+    return seconds
 
 
 def run_folders(runs: Path) -> list[Path]:
