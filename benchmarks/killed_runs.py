@@ -13,7 +13,6 @@ twice; there is one branch; no worktree, process or lock is left; and no byte of
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import random
@@ -31,7 +30,7 @@ import psutil
 import agent
 
 _DEMO = Path(agent.__file__).parent / "demo" / "repository"
-_OURS = ("objects", ".turbo", "worktrees", "refs/heads/turbo", "logs/refs/heads/turbo")
+_TESTS = Path(__file__).resolve().parent.parent / "tests"
 _GONE_S = 5.0
 """Seconds in which the children of a killed run must be gone."""
 
@@ -74,21 +73,15 @@ class Place:
             readme.write_text(text)
             self.git(*{"stashed": ("stash",), "staged": ("add", "README.md")}.get(text, ("diff",)))
         (self.task,) = sorted(x for x in (folder / "tasks").glob("*.md") if x.name != "README.md")
-        self.before = self.of_the_user()
+        sys.path.append(str(_TESTS))
+        from user_state import UserState
+
+        self.before = UserState.of(folder)
 
     def git(self, *arguments: str) -> str:
         """What git says. Raises CalledProcessError."""
         command = ["git", "-C", str(self.folder), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    def of_the_user(self) -> dict[str, str]:
-        """A digest of every file that is not ours."""
-        found = {}
-        for path in sorted(self.folder.rglob("*")):
-            name = path.relative_to(self.folder).as_posix()
-            if path.is_file() and not name.startswith(tuple(f".git/{each}" for each in _OURS)):
-                found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        return found
 
     def turbo(self, *arguments: str, kill_after_s: float | None = None) -> list[dict[str, object]]:
         """The events of a command, whose process is killed after a time."""
@@ -117,9 +110,7 @@ class Place:
 
     def flaws(self) -> list[str]:
         """What should not be so after the end."""
-        found = []
-        if self.of_the_user() != self.before:
-            found.append("a file of the user's changed")
+        found = [f"the user's: {each}" for each in self.before.changes()]
         branches = self.git("branch", "--list", "turbo/*", "--format=%(refname)").split()
         if len(branches) != 1:
             found.append(f"{len(branches)} branches")

@@ -99,6 +99,7 @@ def tidy_up(folder: Path) -> None:
     for old in _old(folder.parent):
         with contextlib.suppress(UsageError), held_run(old):
             forget_run(old)
+    _sweep(folder.parent.parent)
 
 
 def forget_run(folder: Path) -> None:
@@ -107,6 +108,11 @@ def forget_run(folder: Path) -> None:
     state = folder.parent.parent
     with contextlib.suppress(OSError):
         folder.rename(state / f"{_REMOVED}{secrets.token_hex(8)}")
+    _sweep(state)
+
+
+def _sweep(state: Path) -> None:
+    """Remove the folders of runs that were renamed for it, by us or by somebody who was killed."""
     for removed in state.glob(f"{_REMOVED}*"):
         shutil.rmtree(removed, ignore_errors=True)
 
