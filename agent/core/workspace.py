@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from typing import Self, TypeVar
 
 from agent.core.config import forget_git_variables
 from agent.core.errors import NotText, WorkspaceError
-from agent.core.folders import cache_folder, private_folder
+from agent.core.folders import cache_folder, private_folder, remove_tree
 from agent.core.shortage import FULL_FIX, is_full, shortage
 
 try:
@@ -50,6 +51,11 @@ _OPTIONS = [
     "commit.gpgSign=false",
 ]
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+MOST_TEXT = 1_000_000
+"""Bytes of the largest file whose text is read: no context of a small model holds more."""
+
 Result = TypeVar("Result")
 
 
@@ -61,9 +67,13 @@ class Workspace:
     ) -> None:
         self._repo = repo
         self._git = threading.Lock()
+        self._checkouts = threading.Lock()
+        """Held while a worktree is made. That takes seconds where there are many files, and other
+        candidates are not to wait for it with theirs. Taken after `_git` by whoever takes both."""
         self._worktrees = worktrees
         self._owned = owned
         self._made: dict[str, Path] = {}
+        self._files: tuple[str, ...] | None = None
         self._closed = False
         self.run = run
         self.base = base
@@ -109,9 +119,10 @@ class Workspace:
         def clear() -> None:
             # A cancelled `worktree` may still wait for the lock; it must not make one after this.
             self._closed = True
-            for path in self._made.values():
-                _remove_worktree(self._repo, path)
-            self._made.clear()
+            with self._checkouts:
+                for path in self._made.values():
+                    _remove_worktree(self._repo, path)
+                self._made.clear()
 
         await self._call(clear)
         await asyncio.to_thread(self._owned.close)
@@ -129,12 +140,14 @@ class Workspace:
 
         Names that are not UTF-8 are left out: no prompt could show them.
         """
-        return _names(await self._run("ls-tree", "-r", "-z", "--name-only", self.base))
+        if self._files is None:
+            self._files = _names(await self._run("ls-tree", "-r", "-z", "--name-only", self.base))
+        return self._files
 
     async def read(self, path: str) -> str | None:
         """Text of one file at the base; None when it is absent.
 
-        Raises NotText for what is no regular file of UTF-8 text.
+        Raises NotText for what is no regular file of UTF-8 text, or larger than `MOST_TEXT`.
         """
 
         def load() -> bytes | None:
@@ -144,6 +157,8 @@ class Workspace:
                 return None
             if blob.type != "blob" or stat.S_ISLNK(blob.mode):
                 raise NotText(path, "is no regular file")
+            if blob.size > MOST_TEXT:  # git tells without reading it
+                raise NotText(path, f"is larger than {MOST_TEXT} bytes")
             data: bytes = blob.data_stream.read()
             return data
 
@@ -161,28 +176,37 @@ class Workspace:
         """A worktree of that name, checked out at `at` (default: the base), without leftovers."""
         target = at or self.base
 
-        def prepare() -> Path:
-            if self._closed:
-                raise WorkspaceError("the run is over")
-            path = self._made.get(name)
-            if path is None:
-                path = self._worktrees / name
-                self._made[name] = path
-                self._repo.git.worktree("add", "--detach", "--quiet", str(path), target)
-            else:
+        def make() -> bool:
+            self._refuse_when_closed()
+            if name in self._made:
+                return False
+            self._made[name] = path
+            self._repo.git.worktree("add", "--detach", "--quiet", str(path), target)
+            return True
+
+        def clean() -> None:
+            self._refuse_when_closed()
+            try:
                 with _opened(path) as here:
                     here.git.reset("--hard", "--quiet", target)
                     here.git.clean("-ffdxq")
-            return path
+            except git.GitCommandError:  # tests left what git cannot remove: paths too long for it
+                _remove_worktree(self._repo, path)
+                self._repo.git.worktree("add", "--detach", "--quiet", str(path), target)
 
-        return await self._call(prepare)
+        path = self._worktrees / name
+        if not await self._call(make, self._checkouts):
+            await self._call(clean)
+        return path
 
     async def snapshot(self, worktree: Path, paths: Sequence[str], message: str) -> str:
         """Commit `paths` of a worktree on top of the base without moving any branch; its id."""
 
         def write() -> str:
             with _opened(worktree) as here:
-                here.git.read_tree(self.base)
+                # --reset keeps what git knows of unchanged files: else the next `reset --hard`
+                # would write all of them again
+                here.git.read_tree("--reset", self.base)
                 here.git.add("--force", "--", *paths)
                 tree = here.git.write_tree()
                 return str(here.git.commit_tree(tree, "-p", self.base, "-m", message))
@@ -263,21 +287,27 @@ class Workspace:
             raise WorkspaceError(f"not applied: {error.message}", fix=by_hand) from None
         return branch
 
-    async def has_commit_mentioning(self, text: str) -> bool:
-        """True when a commit on any local branch has `text` in its message."""
-        return bool(
-            await self._run("log", "--branches", "-1", "--format=%H", "-F", f"--grep={text}")
-        )
+    async def mentioned(self, word: str) -> frozenset[str]:
+        """What stands behind `word`, to the end of the line, in the messages of the commits on all
+        local branches."""
+        text = await self._run("log", "--branches", "--format=%B", "-F", f"--grep={word}")
+        found = (line.partition(word) for line in text.splitlines())
+        return frozenset(rest.strip() for _, here, rest in found if here)
 
     async def _run(self, command: str, *arguments: str) -> str:
         method = getattr(self._repo.git, command.replace("-", "_"))
         return await self._call(lambda: str(method(*arguments)))
 
-    async def _call(self, work: Callable[[], Result]) -> Result:
-        """Do `work` in a thread, one at a time, and map what git says when it fails."""
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise WorkspaceError("the run is over")
+
+    async def _call(self, work: Callable[[], Result], lock: threading.Lock | None = None) -> Result:
+        """Do `work` in a thread, one at a time with that `lock`, and map what git says when it
+        fails."""
 
         def locked() -> Result:
-            with self._git:
+            with lock or self._git:
                 return work()
 
         with _mapped(self._repo.common_dir):
@@ -425,10 +455,16 @@ def _clear_abandoned(repo: git.Repo, root: Path) -> None:
 
 def _names(output: str) -> tuple[str, ...]:
     """File names of a ``-z`` list. Those that are not UTF-8 come as lone surrogates and go."""
-    names = (name for name in output.split("\0") if name)
-    return tuple(sorted(x for x in names if not any("\ud800" <= c <= "\udfff" for c in x)))
+    return tuple(
+        sorted(name for name in output.split("\0") if name and not _SURROGATE.search(name))
+    )
 
 
 def _remove_worktree(repo: git.Repo, path: Path) -> None:
-    with contextlib.suppress(git.GitCommandError):
-        repo.git.worktree("remove", "--force", "--force", str(path))
+    words = ("remove", "--force", "--force", str(path))
+    try:
+        repo.git.worktree(*words)
+    except git.GitCommandError:  # paths in it may be too long for git, not for us
+        remove_tree(path)
+        with contextlib.suppress(git.GitCommandError):
+            repo.git.worktree(*words)

@@ -13,7 +13,7 @@ from agent.core.errors import BadAnswer, EditError, NotText
 from agent.core.repository_path import tidy_path
 from agent.core.sampling import CODING
 from agent.team.context import TeamContext
-from agent.team.edits import MOST_BYTES, check_edit_path
+from agent.team.edits import check_edit_path
 from agent.team.repo_context import render_file
 from agent.team.state import Plan, Step, plan_answer
 from agent.team.task_file import Task
@@ -109,9 +109,7 @@ async def _check_target(path: str, context: TeamContext, files: set[str]) -> Non
     above = next((str(x) for x in PurePosixPath(path).parents if str(x) in files), None)
     if above is not None:
         raise EditError(f"{path!r} lies below {above}, which is no folder")
-    content = await context.workspace.read(path)
-    if content is not None and len(content.encode()) > MOST_BYTES:
-        raise EditError(f"{path} is larger than {MOST_BYTES} bytes")
+    await context.workspace.read(path)
 
 
 async def _fitting(paths: Sequence[str], context: TeamContext) -> list[str]:

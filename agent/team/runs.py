@@ -28,7 +28,8 @@ ANSWERS = "answers.jsonl"
 CHECKPOINTS = "checkpoints.sqlite"
 """Beside the folder of runs."""
 KEPT_RUNS = 50
-"""Runs whose journal stays, with what those need that did not come to their end."""
+"""Runs whose journal stays, with what those need that did not come to their end. A session of more
+tasks than this keeps those of all its own."""
 
 
 def new_run_name() -> str:
@@ -82,14 +83,17 @@ def is_alive(folder: Path) -> bool:
         return False
 
 
-async def tidy_up(run: str, runs: Path, saver: AsyncSqliteSaver | None) -> None:
-    """Forget what `run`, which has come to its end, needed to go on, and all but the newest runs.
+async def tidy_up(
+    run: str, runs: Path, saver: AsyncSqliteSaver | None, *, kept: int = KEPT_RUNS
+) -> None:
+    """Forget what `run`, which has come to its end, needed to go on, and all but the `kept` newest
+    runs.
 
     A run that is not over keeps its checkpoint and its answers as long as its journal.
     """
     (runs / run / ANSWERS).unlink(missing_ok=True)
     await forget_checkpoint(run, saver)
-    for folder in _old(runs):
+    for folder in _old(runs, kept):
         await forget_run(folder, saver)
 
 
@@ -106,6 +110,6 @@ async def forget_checkpoint(run: str, saver: AsyncSqliteSaver | None) -> None:
             await saver.adelete_thread(run)
 
 
-def _old(runs: Path) -> list[Path]:
-    found = sorted(path for path in runs.iterdir() if path.is_dir())[:-KEPT_RUNS]
+def _old(runs: Path, kept: int) -> list[Path]:
+    found = sorted(path for path in runs.iterdir() if path.is_dir())[:-kept]
     return [path for path in found if not is_alive(path)]

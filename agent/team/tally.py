@@ -1,10 +1,14 @@
-"""How many tests failed, read from the last words of the common test runners."""
+"""How many tests failed, read from the last words of the common test runners.
+
+The output may be anything that a test prints. Every pattern is linear in its length: what repeats
+at the start of a line never gives back what it took, and no number has more digits than a count.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,25 +25,31 @@ class Tally:
     """False when the tests could not even be collected or built: then `failures` says little."""
 
 
+_MOST_LINE = 240
+"""Characters of a summary: it is shown to people, to the reviewer, and kept."""
+
 _PYTEST = re.compile(
-    r"^=* ?(?P<counts>\d+ (?:failed|passed|skipped|deselected|xfailed|xpassed|warnings?|errors?)\b"
+    r"^=*+ ?(?P<counts>\d{1,9} "
+    r"(?:failed|passed|skipped|deselected|xfailed|xpassed|warnings?|errors?)\b"
     r"[^=\n]{0,200}?|no tests ran) in [\d.]+s[^\n]{0,40}$",
     re.MULTILINE,
 )
 _UNITTEST = re.compile(
-    r"^Ran (\d+) tests? in [\d.]+s\n\n(?P<line>(?:OK|FAILED|NO TESTS)[^\n]*)", re.MULTILINE
+    r"^Ran (\d{1,9}) tests? in [\d.]+s\n\n(?P<line>(?:OK|FAILED|NO TESTS)[^\n]*)", re.MULTILINE
 )
 _CARGO = re.compile(
-    r"^test result: \w+\. (?P<passed>\d+) passed; (?P<failed>\d+) failed", re.MULTILINE
+    r"^test result: \w+\. (?P<passed>\d{1,9}) passed; (?P<failed>\d{1,9}) failed", re.MULTILINE
 )
 _GO_TEST = re.compile(r"^--- FAIL: ", re.MULTILINE)
 _GO_PACKAGE = re.compile(
     r"^(?:ok|FAIL)\s+\S+\s+(?:[\d.]+s|\(cached\)|\[(?:build|setup) failed\])", re.MULTILINE
 )
 _NODE = (
-    re.compile(r"^ *Tests:?[ ]+(?P<line>(?:(?P<failed>\d+) failed)?.*\d+ .*)$", re.MULTILINE),
-    re.compile(r"^\s*(?P<line>(?P<failed>\d+) failing)$", re.MULTILINE),
-    re.compile(r"^(?:#|\u2139) (?P<line>fail (?P<failed>\d+))$", re.MULTILINE),
+    re.compile(
+        r"^ *+Tests:? ++(?=.*\d )(?P<line>(?:(?P<failed>\d{1,9}) failed\b)?.*)$", re.MULTILINE
+    ),
+    re.compile(r"^[ \t]*+(?P<line>(?P<failed>\d{1,9}) failing)$", re.MULTILINE),
+    re.compile(r"^(?:#|\u2139) (?P<line>fail (?P<failed>\d{1,9}))$", re.MULTILINE),
 )
 
 
@@ -47,7 +57,8 @@ def read_tally(output: str) -> Tally | None:
     """What pytest, unittest, cargo, go or a runner of Node reports; None for anything else."""
     readers: tuple[Callable[[str], Tally | None], ...] = (_pytest, _unittest, _cargo, _go, _node)
     found = (reader(output) for reader in readers)
-    return next((tally for tally in found if tally is not None), None)
+    tally = next((tally for tally in found if tally is not None), None)
+    return tally and replace(tally, line=tally.line[:_MOST_LINE])
 
 
 def _last(pattern: re.Pattern[str], output: str) -> re.Match[str] | None:
@@ -71,7 +82,7 @@ def _unittest(output: str) -> Tally | None:
     found = _last(_UNITTEST, output)
     if found is None:
         return None
-    bad = sum(int(n) for n in re.findall(r"(?:failures|errors)=(\d+)", found["line"]))
+    bad = sum(int(n) for n in re.findall(r"(?:failures|errors)=(\d{1,9})\b", found["line"]))
     unread = "_FailedTest" in output  # how unittest reports a module that it cannot import
     return Tally(failures=bad, line=found["line"].strip(), completed=found[1] != "0" and not unread)
 
@@ -102,5 +113,5 @@ def _go(output: str) -> Tally | None:
 def _node(output: str) -> Tally | None:
     for pattern in _NODE:
         if found := _last(pattern, output):
-            return Tally(failures=int(found["failed"] or 0), line=found["line"].strip()[:200])
+            return Tally(failures=int(found["failed"] or 0), line=found["line"].strip())
     return None
