@@ -30,7 +30,10 @@ _MOST_WANTED = 64
 """Files that are read to see whether they still fit into the budget: a prose may mention a name
 that ten thousand files have."""
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{2,}")
-_WORDS = re.compile(r"\w+")
+_PATH = re.compile(r"[\w./@+-]+")
+_LONGEST_PATH = 400
+_SHORT_PROSE = 20_000
+"""Characters of a prose in which also paths with blanks or brackets are looked for, one by one."""
 
 
 @dataclass(frozen=True)
@@ -87,17 +90,29 @@ def relevant_files(files: Sequence[str], *, prose: str, test_command: Sequence[s
     tracked = set(files)
     words_of_test = (word.split("::")[0] for part in test_command for word in part.split())
     in_test = [path for path in words_of_test if path in tracked]
-    all_words = set(_WORDS.findall(prose))
+    paths = _paths(prose)
     words = {word.lower() for word in _WORD.findall(prose)}
     by_path, by_name = [], []
     for path in files:
         stem, dot, suffix = path.rpartition("/")[2].rpartition(".")
-        # whole words first: to look for each path in a long prose takes long
-        if all_words.issuperset(_WORDS.findall(stem or suffix)) and path in prose:
+        odd = len(prose) <= _SHORT_PROSE and not _PATH.fullmatch(path)
+        if path in paths or (odd and path in prose):
             by_path.append(path)
         if stem.lower().removeprefix("test_") in words and f"{dot}{suffix}" in _FENCE_LANGUAGE:
             by_name.append(path)
     return list(dict.fromkeys([*in_test, *by_path, *by_name]))[:_MOST_WANTED]
+
+
+def _paths(prose: str) -> set[str]:
+    """What in a prose may be a path, and each end of it: the prose may name more folders than the
+    repository has."""
+    found = set()
+    for word in _PATH.findall(prose):
+        for path in (word.rstrip("."), word.strip("./")):
+            if len(path) <= _LONGEST_PATH:
+                parts = path.split("/")
+                found |= {"/".join(parts[at:]) for at in range(len(parts))}
+    return found
 
 
 def list_files(files: Sequence[str]) -> list[str]:
