@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -47,6 +48,13 @@ async def workspace(repository: Path, tmp_path: Path) -> AsyncIterator[Workspace
     await workspace.close()
 
 
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A folder that may become too deep for pytest to remove it."""
+    yield tmp_path
+    subprocess.run(["rm", "-rf", tmp_path], check=True)
+
+
 def make_deep(folder: Path, levels: int, name: str = "d") -> None:
     """As a test does it that goes down with ``chdir``."""
     here = os.open(folder, os.O_RDONLY)
@@ -59,8 +67,8 @@ def make_deep(folder: Path, levels: int, name: str = "d") -> None:
     os.close(here)
 
 
-def test_folders_are_removed_however_deep_they_are(tmp_path: Path) -> None:
-    folder = tmp_path / "top"
+def test_folders_are_removed_however_deep_they_are(deep: Path) -> None:
+    folder = deep / "top"
     folder.mkdir()
     make_deep(folder, 1_500)
     make_deep(folder, 40, name="x" * 200)
@@ -87,11 +95,11 @@ def test_only_what_is_inside_is_removed(tmp_path: Path) -> None:
     assert (outside / "kept.txt").read_text() == "kept"
 
 
-def test_what_a_killed_run_left_deep_down_does_not_stop_the_next(tmp_path: Path) -> None:
-    left = tmp_path / "turbo-private-left"
+def test_what_a_killed_run_left_deep_down_does_not_stop_the_next(deep: Path) -> None:
+    left = deep / "turbo-private-left"
     left.mkdir()
     make_deep(left, 1_200)
-    with private_folder(tmp_path):
+    with private_folder(deep):
         assert not left.exists()
 
 

@@ -7,7 +7,9 @@ of every test does: what stands here took minutes to hours, or for ever, without
 from __future__ import annotations
 
 import resource
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -107,15 +109,22 @@ def test_an_answer_of_nothing_but_code_blocks_is_refused(part: str, path: str) -
         parse_whole_file(part * (1_900_000 // len(part)), path=path, previous="x = 1\n" * 150_000)
 
 
-def test_a_suite_is_found_below_more_folders_than_a_recursion_reaches(tmp_path: Path) -> None:
-    folder = str(tmp_path / "tests")
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A folder that may become too deep for pytest to remove it."""
+    yield tmp_path
+    subprocess.run(["rm", "-rf", tmp_path], check=True)
+
+
+def test_a_suite_is_found_below_more_folders_than_a_recursion_reaches(deep: Path) -> None:
+    folder = str(deep / "tests")
     Path(folder).mkdir()
     for _ in range(1_500):
         folder += "/d"
         Path(folder).mkdir()
-    assert detect_test_command(tmp_path) is None
+    assert detect_test_command(deep) is None
     Path(folder, "test_deep.py").touch()
-    found = detect_test_command(tmp_path)
+    found = detect_test_command(deep)
     assert found is not None
     assert found[0] == "pytest"
 
