@@ -136,6 +136,7 @@ CASES = (
             _many(5_000, "many/d{number}/helper.py"),
             _write(TASK, task(prose=f"{_PROSE}\n\nNo helper is needed.")),
         ),
+        checkouts=4,
     ),
     Case(
         name="100,000 untracked files",
