@@ -28,6 +28,9 @@ _TERM_S = 1.0
 say in which line it was."""
 
 _CHUNK = 65_536
+_FLOOD = 256 << 20
+"""Bytes of output after which a command is ended: it prints for ever, and reading it takes the CPU
+that the model needs. Only its head and its tail are of use anyway."""
 _REST = 1_048_576
 """Most bytes read after the leader has exited: the capacity of a pipe is at most that."""
 
@@ -93,7 +96,7 @@ async def run_command(
             late = False
             try:
                 async with asyncio.timeout(timeout_s):
-                    over = await confined.watched(process)
+                    over = await confined.watched(process, output.flooded)
             except TimeoutError:
                 late = process.returncode is None
                 await _interrupt(process, confined)
@@ -198,13 +201,19 @@ class _Output:
     """The head and the tail of a stream of bytes, in hardly more than `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
+        self._total = 0
         self._first = max(limit // 2, 1)
         self._last = max(limit - self._first, 1)
         self._head = bytearray()
         self._tail = bytearray()
         self._cut = False
 
+    def flooded(self) -> str | None:
+        """The limit that the whole stream has passed; None: none."""
+        return f"more than {_FLOOD >> 20} MiB of output" if self._total > _FLOOD else None
+
     def add(self, data: bytes) -> None:
+        self._total += len(data)
         room = self._first - len(self._head)
         if room > 0:
             self._head += data[:room]

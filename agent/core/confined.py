@@ -75,19 +75,19 @@ class Confined:
 
         return run if calls else None
 
-    async def watched(self, process: asyncio.subprocess.Process) -> str | None:
-        """Wait for the end; the limit that was passed, when that ended it."""
-        if self._sandbox is None:
-            await process.wait()
-            return None
-        watch = Watch(self._sandbox.limits, self.folder)
+    async def watched(
+        self, process: asyncio.subprocess.Process, broken: Callable[[], str | None]
+    ) -> str | None:
+        """Wait for the end; the limit that was passed, when that ended it. `broken` tells whether
+        another one was passed than those of the sandbox."""
+        watch = Watch(self._sandbox.limits, self.folder) if self._sandbox is not None else None
         ended = asyncio.ensure_future(process.wait())
         try:
             while True:
                 done, _ = await asyncio.wait({ended}, timeout=_LOOK_S)
                 if done:
                     return None
-                if over := watch.broken(process.pid):
+                if over := broken() or (watch and watch.broken(process.pid)):
                     await self.end(process)
                     return over
         finally:

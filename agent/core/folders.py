@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -17,6 +19,7 @@ from agent.core.errors import EngineError
 
 _PREFIX = "turbo-private-"
 _MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - only a private folder with a random name is made
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _MEMORY_NEEDED = 1 << 30
 """Bytes that must be free there; containers often have 64 MiB, less than two saved slots."""
 
@@ -77,12 +80,67 @@ def private_folder(parent: Path | None = None) -> Iterator[Path]:
         yield folder
     finally:
         try:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
         except BaseException:  # a signal in the middle of it
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
             raise
         finally:
             os.close(handle)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove `folder` with all that is in it, as far as that is possible; never an error.
+
+    A test may have left folders in folders, ten thousand deep: no path to the last is short enough
+    for the system, and no recursion reaches it. So each folder is moved up beside the first ones
+    before it is emptied. Symbolic links are removed, never followed.
+    """
+    with contextlib.suppress(OSError):
+        top = _open_folder(folder)
+        try:
+            _empty(top)
+        finally:
+            os.close(top)
+        folder.rmdir()
+
+
+def _empty(top: int) -> None:
+    mark = secrets.token_hex(4)
+    folders = _without_files(top)
+    for number in itertools.count():
+        if not folders:
+            return
+        name = folders.pop()
+        with contextlib.suppress(OSError):
+            here = _open_folder(name, top)
+            try:
+                for count, inner in enumerate(_without_files(here)):
+                    new = f".{mark}-{number}-{count}"
+                    with contextlib.suppress(OSError):
+                        os.close(_open_folder(inner, here))  # only what can be written can move
+                        os.rename(inner, new, src_dir_fd=here, dst_dir_fd=top)
+                        folders.append(new)
+            finally:
+                os.close(here)
+            os.rmdir(name, dir_fd=top)
+
+
+def _without_files(folder: int) -> list[str]:
+    """The folders in `folder`, once all else in it is removed."""
+    with os.scandir(folder) as entries:
+        inside = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, _ in (each for each in inside if not each[1]):
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=folder)
+    return [name for name, is_folder in inside if is_folder]
+
+
+def _open_folder(folder: Path | str, above: int | None = None) -> int:
+    """`folder`, which may be written from now on."""
+    handle = os.open(folder, _FOLDER, dir_fd=above)
+    with contextlib.suppress(OSError):
+        os.fchmod(handle, 0o700)
+    return handle
 
 
 def _base() -> Path:
@@ -101,7 +159,7 @@ def _sweep(base: Path) -> None:
             handle = os.open(folder, os.O_RDONLY)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_tree(folder)
             finally:
                 os.close(handle)
 

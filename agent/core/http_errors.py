@@ -15,6 +15,9 @@ CONNECT_TIMEOUT_S = 10.0
 _KEEPALIVE_S = 3.0
 """llama-server closes idle connections after 5 s; we stop using them before it does."""
 
+_MOST_BODY = 16 * 1024 * 1024
+"""Bytes. The tokens of the largest file that is shown take 3 MB."""
+
 HIDDEN = "***@"
 """Stands for user and password in an address."""
 
@@ -62,12 +65,38 @@ def understanding(peer: str, endpoint: str, *, fix: str) -> Iterator[None]:
     """A reply that lacks its documented form is a failure of the peer, not a bug of ours."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,  # a number without end, where a count should be
+        RecursionError,  # JSON in JSON in JSON
+    ) as error:
         raise BackendError(
             f"{peer} answered {endpoint} in a form that we do not know: "
             f"{type(error).__name__}: {error}",
             fix=fix,
         ) from error
+
+
+async def read_body(response: httpx.Response) -> bytes:
+    """The whole body of a streamed response. Raises BackendError when it is too long to be one of
+    a model server."""
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > _MOST_BODY:
+            raise too_long("a reply", _MOST_BODY)
+    return bytes(body)
+
+
+def too_long(what: str, most: int) -> BackendError:
+    """The error for something of more than `most` bytes that a server sends."""
+    return BackendError(
+        f"The server sent {what} of more than {most} bytes.",
+        fix="Check that the address is that of the model server.",
+    )
 
 
 def new_client(

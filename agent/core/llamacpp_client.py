@@ -27,6 +27,7 @@ from agent.core.errors import (
 from agent.core.http_errors import (
     http_errors,
     new_client,
+    read_body,
     stalled,
     understanding,
     without_password,
@@ -42,7 +43,7 @@ from agent.core.llamacpp_wire import (
     parse_props,
 )
 from agent.core.remote_hosts import Sent
-from agent.core.sse import EventReader
+from agent.core.sse import EventReader, longest_stream
 
 _FIX = (
     "Check LLAMACPP_URL and that the server there runs; "
@@ -111,8 +112,7 @@ class LlamaCppClient:
         """The status of /health, which a llama-server answers at once whatever it does."""
         for patience_s in (_SILENT_AFTER_S, _HUNG_AFTER_S - _SILENT_AFTER_S):
             try:
-                with self._errors():
-                    return (await self._http.get("/health", timeout=patience_s)).status_code
+                return (await self._look("/health", patience_s))[0]
             except BackendStalled:
                 if patience_s == _SILENT_AFTER_S:
                     notice(f"Waiting for {self._peer}, which does not answer.")
@@ -178,22 +178,20 @@ class LlamaCppClient:
     async def decodes(self) -> Decodes | None:
         """The server's counters; None when it is gone or was started without them."""
         try:
-            with self._errors():
-                reply = await self._http.get("/metrics", timeout=_LOOK_TIMEOUT_S)
+            status, body = await self._look("/metrics", _LOOK_TIMEOUT_S)
         except BackendError:
             return None
-        return parse_metrics(reply.text) if reply.status_code == httpx.codes.OK else None
+        return parse_metrics(body.decode(errors="replace")) if status == httpx.codes.OK else None
 
     async def is_idle(self, slot: int) -> bool:
         """Whether nothing runs in `slot`. A server that is gone, or that was started without
         this endpoint, counts as idle; one that does not answer in time as busy."""
         try:
-            with self._errors():
-                reply = await self._http.get("/slots", timeout=_LOOK_TIMEOUT_S)
-            if reply.status_code != httpx.codes.OK:
+            status, body = await self._look("/slots", _LOOK_TIMEOUT_S)
+            if status != httpx.codes.OK:
                 return True
             with self._understanding("/slots"):
-                return not any(x["id"] == slot and x["is_processing"] for x in reply.json())
+                return not any(x["id"] == slot and x["is_processing"] for x in json.loads(body))
         except BackendError as error:
             # Refused means gone; a connection that was merely lost is worth another look.
             return isinstance(error.__cause__, httpx.ConnectError)
@@ -221,7 +219,7 @@ class LlamaCppClient:
     async def _events(
         self, response: httpx.Response, *, answer: int
     ) -> AsyncGenerator[Event, None]:
-        reader = EventReader()
+        reader = EventReader(max_total=longest_stream(answer))
         chunks = response.aiter_raw()
         loop = asyncio.get_running_loop()
         silent_until = loop.time() + self._stall_s
@@ -256,6 +254,12 @@ class LlamaCppClient:
             await self._raise_if_dead()
             raise
 
+    async def _look(self, path: str, timeout_s: float) -> tuple[int, bytes]:
+        """Status and body of what a llama-server answers at once."""
+        with self._errors():
+            async with self._http.stream("GET", path, timeout=timeout_s) as response:
+                return response.status_code, await read_body(response)
+
     def _post(
         self, path: str, body: dict[str, Any], *, connection: str = "keep-alive"
     ) -> httpx.Request:
@@ -265,7 +269,7 @@ class LlamaCppClient:
         response = await self._send(request)
         try:
             with self._errors():
-                body = await response.aread()
+                body = await read_body(response)
         finally:
             await response.aclose()
         with self._understanding(request.url.path):
@@ -287,7 +291,7 @@ class LlamaCppClient:
                     if response.status_code == httpx.codes.OK:
                         return response
                     try:
-                        body = await response.aread()
+                        body = await read_body(response)
                     finally:
                         await response.aclose()
                 raise self._refusal(parse_failure(response.status_code, body), answer=answer)

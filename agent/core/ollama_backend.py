@@ -33,6 +33,7 @@ from agent.core.errors import BackendError, BackendUnavailable, ContextTooSmall
 from agent.core.http_errors import (
     http_errors,
     new_client,
+    read_body,
     understanding,
     without_password,
 )
@@ -50,7 +51,7 @@ from agent.core.ollama_wire import (
 from agent.core.prompts import Prompt
 from agent.core.remote_hosts import Sent, allowed_url
 from agent.core.repetition import RepetitionWatch
-from agent.core.sse import LineReader
+from agent.core.sse import LineReader, longest_stream
 
 _FIX = "Start it with `ollama serve`, or set OLLAMA_LOCAL to where it runs."
 _KEEP_ALIVE = "10m"
@@ -186,7 +187,7 @@ class OllamaBackend:
         self, request: Request, estimate: int
     ) -> AsyncGenerator[ChatPiece | ChatEnd, None]:
         """Lines of one streamed chat; closing the generator ends the request."""
-        reader = LineReader()
+        reader = LineReader(max_total=longest_stream(request.max_tokens))
         with self._errors():
             # A connection that was kept may be closed by the server just when it is used again.
             once = {"Connection": "close"}
@@ -194,7 +195,7 @@ class OllamaBackend:
                 "POST", "/api/chat", json=self._body(request), headers=once
             ) as response:
                 if response.status_code != httpx.codes.OK:
-                    message = parse_error(await response.aread())
+                    message = parse_error(await read_body(response))
                     raise self._refusal(response.status_code, message, request, estimate)
                 async for chunk in response.aiter_raw():
                     for line in reader.feed(chunk):
@@ -251,15 +252,14 @@ class OllamaBackend:
 
     async def _json(self, method: str, path: str, body: dict[str, str] | None = None) -> Any:
         with self._errors():
-            response = await self._http.request(method, path, json=body)
-        if response.status_code != httpx.codes.OK:
+            async with self._http.stream(method, path, json=body) as response:
+                status, content = response.status_code, await read_body(response)
+        if status != httpx.codes.OK:
             raise BackendError(
-                f"{self._peer} refused {path} ({response.status_code}): "
-                f"{parse_error(response.content)}",
-                fix=_FIX,
+                f"{self._peer} refused {path} ({status}): {parse_error(content)}", fix=_FIX
             )
         with self._understanding(path):
-            return json.loads(response.content)
+            return json.loads(content)
 
     def _refusal(self, status: int, message: str, request: Request, estimate: int) -> BackendError:
         # Ollama has no error types; this is the text of its 400 for `truncate: false`.

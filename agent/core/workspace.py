@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -47,13 +48,16 @@ try:
 except ImportError:  # GitPython looks for the program when it is imported
     raise WorkspaceError("git was not found", fix="Install git 2.28 or newer.") from None
 
-_MOST_READ = 8_000_000
-"""Bytes of the largest file that is read at all; what may be shown or edited is far smaller."""
 _BRANCH_NAMES = 9
 """Names that are tried for a branch when others have it."""
 _BUSY_S = 5.0
 """How long we wait for the index of the user's checkout, which an editor may just refresh."""
 _PAUSE_S = 0.05
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+MOST_TEXT = 1_000_000
+"""Bytes of the largest file whose text is read: no context of a small model holds more."""
 
 Result = TypeVar("Result")
 
@@ -67,9 +71,14 @@ class Workspace:
         self._here = here
         self._common = common
         self._one_at_a_time = Lock()
+        self._checkouts = Lock()
+        """Held while a worktree is made. That takes seconds where there are many files, and other
+        candidates are not to wait for it with theirs. Taken after the other one by whoever takes
+        both."""
         self._worktrees = worktrees
         self._owned = owned
         self._made: dict[str, _Git] = {}
+        self._files: tuple[str, ...] | None = None
         self._closed = False
         self.run = run
         self.base = base
@@ -117,8 +126,9 @@ class Workspace:
         def clear() -> None:
             # A cancelled `worktree` may still wait for the lock; it must not make one after this.
             self._closed = True
-            for name in list(self._made):
-                self._remove(name)
+            with self._checkouts:
+                for name in list(self._made):
+                    self._remove(name)
 
         await self._call(clear)
         await asyncio.to_thread(self._owned.close)
@@ -152,7 +162,9 @@ class Workspace:
 
         Names that are not UTF-8 are left out: no prompt could show them.
         """
-        return _names(await self._run("ls-tree", "-r", "-z", "--name-only", self.base))
+        if self._files is None:
+            self._files = _names(await self._run("ls-tree", "-r", "-z", "--name-only", self.base))
+        return self._files
 
     async def submodules(self) -> tuple[str, ...]:
         """Paths at which the base commit holds another repository, sorted."""
@@ -166,7 +178,7 @@ class Workspace:
     async def read(self, path: str) -> str | None:
         """Text of one file at the base; None when it is absent.
 
-        Raises NotText for what is no regular file of UTF-8 text, or larger than 8 MB.
+        Raises NotText for what is no regular file of UTF-8 text, or larger than `MOST_TEXT`.
         """
 
         def load() -> bytes | None:
@@ -177,8 +189,8 @@ class Workspace:
                     mode, _, blob, size = about.split()
                     if mode not in ("100644", "100755"):
                         raise NotText(path, "is no regular file")
-                    if int(size) > _MOST_READ:
-                        raise NotText(path, "is too large")
+                    if int(size) > MOST_TEXT:
+                        raise NotText(path, f"is larger than {MOST_TEXT} bytes")
                     return self._here.data("cat-file", "blob", blob)
             return None
 
@@ -202,15 +214,17 @@ class Workspace:
         """A worktree of that name, checked out at `at` (default: the base), without leftovers."""
         target = at or self.base
 
-        def prepare() -> Path:
-            if self._closed:
-                raise WorkspaceError("the run is over")
-            here = self._made.get(name)
-            if here is None or not self._emptied(here, target):
-                here = self._add(name, target)
-            return here.folder
+        def make() -> Path | None:
+            self._refuse_when_closed()
+            return None if name in self._made else self._add(name, target).folder
 
-        return await self._call(prepare)
+        def clean() -> Path:
+            self._refuse_when_closed()
+            here = self._made[name]
+            return (here if self._emptied(here, target) else self._add(name, target)).folder
+
+        made = await self._call(make, self._checkouts)
+        return made if made is not None else await self._call(clean)
 
     def _add(self, name: str, target: str) -> _Git:
         """A new worktree, in place of the one of that name."""
@@ -255,7 +269,9 @@ class Workspace:
 
         def write() -> str:
             (here,) = (each for each in self._made.values() if each.folder == worktree)
-            here("read-tree", self.base)
+            # --reset keeps what git knows of unchanged files: else the next `reset --hard` would
+            # write all of them again
+            here("read-tree", "--reset", self.base)
             if filtered := _filtered(here, paths, "--cached") or _filtered(here, paths):
                 raise EditError(why_not_filtered(filtered))
             here("update-index", "--add", "--replace", "--", *paths)
@@ -373,18 +389,26 @@ class Workspace:
             else:
                 return
 
-    async def has_commit_mentioning(self, text: str) -> bool:
-        """True when a commit on any local branch has `text` in its message."""
-        return bool(await self._run("rev-list", "--branches", "-1", "-F", f"--grep={text}"))
+    async def mentioned(self, word: str) -> frozenset[str]:
+        """What stands behind `word`, to the end of the line, in the messages of the commits on all
+        local branches."""
+        text = await self._run("rev-list", "--branches", "--format=%B", "-F", f"--grep={word}")
+        found = (line.partition(word) for line in text.splitlines())
+        return frozenset(rest.strip() for _, here, rest in found if here)
 
     async def _run(self, command: str, *arguments: str) -> str:
         return await self._call(lambda: self._here(command, *arguments))
 
-    async def _call(self, work: Callable[[], Result]) -> Result:
-        """Do `work` in a thread, one at a time, and map what git says when it fails."""
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise WorkspaceError("the run is over")
+
+    async def _call(self, work: Callable[[], Result], lock: Lock | None = None) -> Result:
+        """Do `work` in a thread, one at a time with that `lock`, and map what git says when it
+        fails."""
 
         def locked() -> Result:
-            with self._one_at_a_time:
+            with lock or self._one_at_a_time:
                 return work()
 
         with _mapped(self._common):
@@ -604,5 +628,6 @@ def _filtered(here: _Git, paths: Sequence[str], *options: str) -> dict[str, str]
 
 def _names(output: str) -> tuple[str, ...]:
     """File names of a ``-z`` list. Those that are not UTF-8 come as lone surrogates and go."""
-    names = (name for name in output.split("\0") if name)
-    return tuple(sorted(x for x in names if not any("\ud800" <= c <= "\udfff" for c in x)))
+    return tuple(
+        sorted(name for name in output.split("\0") if name and not _SURROGATE.search(name))
+    )

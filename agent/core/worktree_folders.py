@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from agent.core.folders import remove_tree
 from agent.core.held_file import hold
 
 _NOTES = "worktrees"
@@ -45,7 +46,7 @@ def held_worktrees(state: Path) -> Iterator[None]:
 
 def remove_worktree(common: Path, worktree: Path) -> None:
     """Remove a worktree of ours with all that is noted about it, whatever state it is in."""
-    remove_tree(worktree)
+    _remove_all(worktree)
     _remove_notes(notes_of(common, worktree))
 
 
@@ -77,16 +78,16 @@ def _remove_notes(notes: Path) -> None:
         notes.parent.rmdir()
 
 
-def remove_tree(folder: Path) -> None:
+def _remove_all(folder: Path) -> None:
     """Remove `folder` also where tests took the rights from what is in it."""
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)
     if not folder.exists():
         return
     _open_up(folder)
     for place, folders, _ in os.walk(folder):
         for name in folders:
             _open_up(Path(place) / name)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)
 
 
 def _open_up(folder: Path) -> None:

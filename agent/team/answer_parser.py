@@ -45,6 +45,8 @@ _MARKDOWN = (".md", ".markdown", ".mdx")
 _MAY_BE_EMPTY = ("__init__.py", "py.typed", ".gitkeep")
 _MOST_PARSED = 1_000_000
 """Characters that are parsed in one answer to learn where a block of Python ends."""
+_LEAST_PARSED = 200
+"""Characters that take as long as it takes to parse nothing."""
 
 _MOST_HEADERS = 3
 _MOST_ANSWER = 2_000_000
@@ -76,7 +78,7 @@ def parse_whole_file(answer: str, *, path: str, previous: str | None, complete: 
     if blocks:
         content = _from_blocks(blocks, path, old, complete=complete)
     else:
-        content = _without_headers(lines, path, old)
+        content = _without_headers(lines, path, _first(old))
         if not complete:
             raise EditError(f"{path}: the answer was cut before it ended")
         if not _looks_like_code(content, path, old, parses):
@@ -118,9 +120,10 @@ def _from_blocks(
     if not pool:
         found = ", ".join(dict.fromkeys(block.language for block in blocks))
         raise EditError(f"{path}: the answer has no code block for this file, only {found}")
-    pairs = [(_without_headers(block.lines, path, old), block) for block in pool]
+    own, before = _first(old), _stripped(old)
+    pairs = [(_without_headers(block.lines, path, own), block) for block in pool]
     # some models repeat the file as it is before they write it as it shall be
-    pairs = [pair for pair in pairs if pair[0] != _stripped(old)] or pairs
+    pairs = [pair for pair in pairs if pair[0] != before] or pairs
     pairs = [pair for pair in pairs if _names(pair[1], path)] or pairs
     content, block = max(pairs, key=lambda pair: sum(len(line) for line in pair[0]))
     if not block.closed and not complete:
@@ -141,15 +144,20 @@ def _fits(block: Block, path: str) -> bool:
 
 
 def _names(block: Block, path: str) -> bool:
-    first = next((line for line in block.lines if line.strip()), "")
+    first = _first(block.lines)
     words = re.split(r"[\s:=\"'`*()<>,]+", f"{block.label} {block.before[:500]}")
     return path in (word.rstrip(".") for word in words) or is_header(first, path)
 
 
-def _without_headers(lines: Sequence[str], path: str, old: Sequence[str]) -> list[str]:
-    """`lines` without blank lines around them and without titles that the file itself lacks."""
+def _first(lines: Sequence[str]) -> str:
+    """The first line with text; empty without any."""
+    return next((line for line in lines if line.strip()), "")
+
+
+def _without_headers(lines: Sequence[str], path: str, own: str) -> list[str]:
+    """`lines` without blank lines around them and without titles; `own` is the file's first line,
+    which is no title."""
     content = _stripped(lines)
-    own = next((line for line in old if line.strip()), "")
     for _ in range(_MOST_HEADERS):
         if content and is_header(content[0], path) and content[0].rstrip() != own.rstrip():
             content = _stripped(content[1:])
@@ -196,7 +204,7 @@ def _budgeted_parse() -> Callable[[Sequence[str]], bool]:
 
     def parses(lines: Sequence[str]) -> bool:
         nonlocal left
-        left -= sum(map(len, lines)) + len(lines)
+        left -= sum(map(len, lines)) + len(lines) + _LEAST_PARSED
         if left < 0:
             return False
         with warnings.catch_warnings():

@@ -16,7 +16,7 @@ from agent.core.errors import BadAnswer, ContextTooSmall, EditError, GarbledOutp
 from agent.core.sampling import Sampling, candidate_sampling
 from agent.team.coder import Job, write_step
 from agent.team.context import Race, TeamContext
-from agent.team.edits import read_file, write_file
+from agent.team.edits import MOST_BYTES, read_file, write_file
 from agent.team.judge import begin_base_tests, tidy, verify_once, why_hollow
 from agent.team.reviewer import read_review_ahead, review_candidate
 from agent.team.state import Attempt, Candidate, Plan, Review, Step, Verified
@@ -225,11 +225,16 @@ async def _why_weaker(work: Attempt, context: TeamContext, worktree: Path) -> st
 async def _keep(work: Attempt, context: TeamContext, worktree: Path) -> tuple[str, str]:
     """A commit of the steps' files as they are now, and its diff.
 
-    Raises EditError when git sees no change since the base, or since what was to be repaired.
+    Raises EditError when git sees no change since the base, or since what was to be repaired, and
+    for a file that became too large: also a formatter may have written it.
     """
     start = work["start_from"]
     message = f"candidate {work['index']} of round {work['round']}"
-    commit = await context.workspace.snapshot(worktree, _written(work, worktree), message)
+    written = _written(work, worktree)
+    for path in written:
+        if (worktree / path).stat().st_size > MOST_BYTES:
+            raise EditError(f"{path} would be larger than {MOST_BYTES} bytes")
+    commit = await context.workspace.snapshot(worktree, written, message)
     diff = await context.workspace.diff(commit)
     if not diff or (start is not None and diff == start.diff):
         raise EditError("the answer changes nothing")

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -158,6 +158,13 @@ def run_trailer(run: str) -> str:
 
 def _branch(task: Task, run: str) -> str:
     return f"turbo/{task.slug}-{run}"
+
+
+async def done_tasks(tasks: Sequence[Task], workspace: Workspace) -> list[Task]:
+    """Those of `tasks` that a commit on a local branch names."""
+    beginning = f"{_TASK_TRAILER}: "
+    done = await workspace.mentioned(beginning)
+    return [task for task in tasks if task_trailer(task).removeprefix(beginning) in done]
 
 
 def task_trailer(task: Task) -> str:

@@ -1,7 +1,8 @@
 """What of a failing output a repair needs: the first failure first, and nothing that varies.
 
 Equal failures give equal texts, in whatever folder and however fast they ran: prompts are then
-equal too, and two candidates that fail alike can be recognised.
+equal too, and two candidates that fail alike can be recognised. Patterns that search the whole
+output are linear in its length, whatever a test prints.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from agent.team.tally import read_tally
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\n]*\x07|[()][A-Z0-9])")
+_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)|[()][A-Z0-9])")
 _VARYING: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b0x[0-9a-fA-F]{6,}\b"), "0x..."),
     (
@@ -29,7 +30,7 @@ _VARYING: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?m)[;,]? finished in [\d.]+s$"), ""),
     (re.compile(r"(?m) \((?:[\d.]+ ?m?s|\d+ms)\)$"), ""),
     (re.compile(r"(?m)^((?:ok|FAIL)\s+\S+)\s+[\d.]+s$"), r"\1"),
-    (re.compile(r"(?m)^ *(?:#|\u2139)? *duration_ms:? [\d.]+\n"), ""),
+    (re.compile(r"(?m)^ *+(?:[#\u2139] *+)?duration_ms:? [\d.]+\n"), ""),
     (re.compile(r"\((pid|process)[ =:]?\d+\)"), r"(\1)"),
 )
 _NOISE = re.compile(

@@ -11,8 +11,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from agent.core.errors import EditError
+
 _FENCE = re.compile(r"(?P<indent>[ \t]*)(?P<mark>`{3,}|~{3,})[ \t]*(?P<label>[^`]*)")
 _MOST_FENCE = 300
+_MOST_FENCES = 2_000
+"""Of an answer. A document with that many code blocks is larger than any that is asked for."""
 _MOST_ENDS = 8
 """Ends that are tried for one block whose content has fences of its own."""
 _MOST_AHEAD = 64
@@ -46,8 +50,11 @@ def find_blocks(lines: Sequence[str], *, complete: Complete, greedy: bool = Fals
 
     A block whose content has fences of its own could end at several of them. It ends at the first
     with which `complete` agrees, else at the very first; with `greedy` at the last (Markdown).
+    Raises EditError for more fences than any file has.
     """
     fences = [(n, match) for n, line in enumerate(lines) if (match := _fence(line)) is not None]
+    if len(fences) > _MOST_FENCES:
+        raise EditError(f"the answer has more than {_MOST_FENCES} fences of code blocks")
     blocks: list[Block] = []
     free = 0
     for at, (start, opening) in enumerate(fences):

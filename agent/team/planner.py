@@ -14,7 +14,7 @@ from agent.core.repository_path import tidy_path, why_not_beside, why_refused
 from agent.core.sampling import CODING
 from agent.core.workspace import Workspace
 from agent.team.context import TeamContext
-from agent.team.edits import MOST_BYTES, check_edit_path
+from agent.team.edits import check_edit_path
 from agent.team.guarded_paths import why_guarded
 from agent.team.repo_context import render_file
 from agent.team.state import Plan, Step, plan_answer
@@ -159,9 +159,7 @@ async def _check_target(path: str, context: TeamContext, ground: Ground, made: s
     above = next((str(x) for x in PurePosixPath(path).parents if str(x) in ground.tracked), None)
     if above is not None:
         raise EditError(f"{path!r} lies below {above}, which is no folder")
-    content = await context.read(path)
-    if content is not None and len(content.encode()) > MOST_BYTES:
-        raise EditError(f"{path} is larger than {MOST_BYTES} bytes")
+    await context.read(path)
 
 
 async def _fitting(paths: Sequence[str], context: TeamContext) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -55,7 +56,7 @@ async def check_tasks(tasks: Sequence[Task], workspace: Workspace, journal: Jour
             if reason := await workspace.why_filtered([path]):
                 raise _refused(task, "files", path, reason, _BY_HAND)
         for path in task.context:
-            if path not in committed:
+            if not _is_file(committed, path):
                 raise _refused(task, "context", path)
         await _refuse_secret_files(task, workspace, ignored)
         for path in _missing_for_tests(task, workspace.root, committed, untracked):
@@ -145,8 +146,12 @@ async def fixed_tokens(context: TeamContext) -> dict[str, int]:
 
 def _without_sources(untracked: Sequence[str], tasks: Sequence[Task], root: Path) -> int:
     """How many of the untracked files are no task files of this session."""
-    own = {Path(task.source).resolve() for task in tasks}
-    return sum((root / path).resolve() not in own for path in untracked)
+    sources = [Path(task.source) for task in tasks]
+    own = {path for source in sources for path in (source.absolute(), source.resolve())}
+    tops = {root, root.resolve()}
+    below = ((path, top) for path in own for top in tops if path.is_relative_to(top))
+    inside = {path.relative_to(top).as_posix() for path, top in below}
+    return len(untracked) - sum(_is_file(untracked, path) for path in inside)
 
 
 def _missing_for_tests(
@@ -189,8 +194,16 @@ async def _refuse_secret_files(task: Task, workspace: Workspace, ignored: Sequen
 
 
 def _has(names: Sequence[str], path: PurePosixPath) -> bool:
-    """True when `path` is one of the files or a folder above one."""
-    return any(name == str(path) or name.startswith(f"{path}/") for name in names)
+    """True when `path` is one of the sorted `names` or a folder above one."""
+    below = f"{path}/"
+    at = bisect_left(names, below)
+    return _is_file(names, str(path)) or (at < len(names) and names[at].startswith(below))
+
+
+def _is_file(names: Sequence[str], path: str) -> bool:
+    """True when `path` is one of the sorted `names`."""
+    at = bisect_left(names, path)
+    return at < len(names) and names[at] == path
 
 
 def _refused(

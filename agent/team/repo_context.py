@@ -2,7 +2,9 @@
 
 Every prompt of a run begins with the same bytes: the list of files, then the files that matter.
 Files that the task names are always shown whole. Files that the test command names and files
-that the prose mentions follow while the budget lasts. Nothing is cut in the middle.
+that the prose mentions follow while the budget lasts. Nothing is cut in the middle. What is done
+per file of the repository is cheap, and what is read and counted is bounded: there may be hundreds
+of thousands of files.
 """
 
 from __future__ import annotations
@@ -22,7 +24,16 @@ _FENCE_LANGUAGE = {
 }  # fmt: skip
 _MOST_LISTED = 60
 """Files that are listed one by one; more are listed by folder."""
+_LONGEST_LISTED = 200
+"""Characters of a name in the list; a plan cannot name a longer one."""
+_MOST_WANTED = 64
+"""Files that are read to see whether they still fit into the budget: a prose may mention a name
+that ten thousand files have."""
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{2,}")
+_PATH = re.compile(r"[\w./@+-]+")
+_LONGEST_PATH = 400
+_SHORT_PROSE = 20_000
+"""Characters of a prose in which also paths with blanks or brackets are looked for, one by one."""
 
 
 @dataclass(frozen=True)
@@ -75,39 +86,53 @@ async def view_repository(
 
 def relevant_files(files: Sequence[str], *, prose: str, test_command: Sequence[str]) -> list[str]:
     """Files worth showing, best first: those that the test command names, those that the prose
-    names by path, then those whose name is a word of the prose."""
+    names by path, then those whose name is a word of the prose. At most `_MOST_WANTED`."""
     tracked = set(files)
-    words_of_test = [word for part in test_command for word in part.split()]
-    in_test = [word.split("::")[0] for word in words_of_test]
-    found = [path for path in in_test if path in tracked]
-    found += [path for path in files if path in prose and path not in found]
+    words_of_test = (word.split("::")[0] for part in test_command for word in part.split())
+    in_test = [path for path in words_of_test if path in tracked]
+    paths = _paths(prose)
     words = {word.lower() for word in _WORD.findall(prose)}
+    by_path, by_name = [], []
     for path in files:
-        stem = PurePosixPath(path).stem.lower().removeprefix("test_")
-        if stem in words and path not in found and PurePosixPath(path).suffix in _FENCE_LANGUAGE:
-            found.append(path)
+        stem, dot, suffix = path.rpartition("/")[2].rpartition(".")
+        odd = len(prose) <= _SHORT_PROSE and not _PATH.fullmatch(path)
+        if path in paths or (odd and path in prose):
+            by_path.append(path)
+        if stem.lower().removeprefix("test_") in words and f"{dot}{suffix}" in _FENCE_LANGUAGE:
+            by_name.append(path)
+    return list(dict.fromkeys([*in_test, *by_path, *by_name]))[:_MOST_WANTED]
+
+
+def _paths(prose: str) -> set[str]:
+    """What in a prose may be a path, and each end of it: the prose may name more folders than the
+    repository has."""
+    found = set()
+    for word in _PATH.findall(prose):
+        for path in (word.rstrip("."), word.strip("./")):
+            if len(path) <= _LONGEST_PATH:
+                parts = path.split("/")
+                found |= {"/".join(parts[at:]) for at in range(len(parts))}
     return found
 
 
 def list_files(files: Sequence[str]) -> list[str]:
     """The file list of a prompt: every path, or for large repositories the files at the top and
-    each folder with how many files it holds."""
+    each folder with how many files it holds. Names that are too long for a prompt are left out."""
     if len(files) <= _MOST_LISTED:
-        return list(files)
+        return [path for path in files if len(path) <= _LONGEST_LISTED]
     depth = 3
     while depth > 1 and len(_folders(files, depth)) > _MOST_LISTED:
         depth -= 1
     top = [path for path in files if "/" not in path][:_MOST_LISTED]
-    folders = sorted(_folders(files, depth).items())
+    folders = sorted(x for x in _folders(files, depth).items() if len(x[0]) <= _LONGEST_LISTED)
     lines = [f"{name}/ ({count} files)" for name, count in folders[:_MOST_LISTED]]
     hidden = len(folders) - _MOST_LISTED
     return top + lines + ([f"... and {hidden} more folders"] if hidden > 0 else [])
 
 
 def _folders(files: Sequence[str], depth: int) -> Counter[str]:
-    return Counter(
-        "/".join(PurePosixPath(path).parent.parts[:depth]) for path in files if "/" in path
-    )
+    above = (path.rpartition("/")[0] for path in files)
+    return Counter("/".join(folder.split("/", depth)[:depth]) for folder in above if folder)
 
 
 def render_file(path: str, content: str | None) -> str:

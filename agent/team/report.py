@@ -137,8 +137,9 @@ class Reporter:
             if not self._quiet:
                 self._show_work(result)
             self._show_outcome(result)
-        for title in ledger.waiting:
-            self._line(f"not run: {title}")
+        if several:
+            for line in describe_session(ledger):
+                self._line(line)
 
     def _show_work(self, result: RunResult) -> None:
         out = self._out
@@ -185,6 +186,15 @@ class Reporter:
 
     def _complain(self, text: str) -> None:
         complain(self._redactor.text(text))
+
+
+def describe_session(ledger: Ledger) -> list[str]:
+    """What became of several tasks, after the report of each: those that need a look."""
+    results, waiting = ledger.results, ledger.waiting
+    done = sum(result.exit_code == 0 for result in results)
+    lines = [f"\n{done} of {len(results) + len(waiting)} tasks succeeded"]
+    lines += [f"{x.status}: {x.task} ({x.run})" for x in results if x.exit_code]
+    return lines + [f"not run: {title}" for title in waiting]
 
 
 def write_event(event: str, data: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from agent.core.backend_manager import Usage
@@ -13,6 +13,8 @@ Status = Literal["planned", "accepted", "rejected", "failed", "interrupted"]
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C; a session ended by another signal leaves with 128 + its number."""
+_MOST_DIFF = 50_000
+"""Characters of a diff that a report shows; git has the whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +105,11 @@ class Ledger:
         return [result.branch for result in self.results if result.branch]
 
     def enter(self, result: RunResult) -> None:
-        """Note the end of the task that was next."""
-        self.results.append(result)
+        """Note the end of the task that was next. Of thousands of tasks no more is kept than the
+        report shows."""
+        chosen = result.chosen and _with_diff(result.chosen, _shortened(result.chosen.diff))
+        others = [_with_diff(candidate, "") for candidate in result.candidates]
+        self.results.append(replace(result, chosen=chosen, candidates=others))
         del self.waiting[:1]
 
     def verdict(self) -> RunResult:
@@ -124,3 +129,15 @@ class Ledger:
             reading_rate=max(result.reading_rate for result in self.results),
             wall_s=sum(result.wall_s for result in self.results),
         )
+
+
+def _with_diff(candidate: Candidate, diff: str) -> Candidate:
+    return candidate.model_copy(update={"diff": diff})
+
+
+def _shortened(diff: str) -> str:
+    """`diff`, or its first lines and how many follow."""
+    if len(diff) <= _MOST_DIFF:
+        return diff
+    head = diff[:_MOST_DIFF].rpartition("\n")[0] or diff[:_MOST_DIFF]
+    return f"{head}\n... and {diff.count(chr(10), len(head) + 1) or 1} more lines\n"

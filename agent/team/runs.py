@@ -25,7 +25,8 @@ CHECKPOINTS = "checkpoints.sqlite"
 """In the folder of a run, so that runs at the same time do not wait for each other."""
 _REMOVED = "removed-"
 KEPT_RUNS = 50
-"""Runs whose journal stays, with what those need that did not come to their end."""
+"""Runs whose journal stays, with what those need that did not come to their end. A session of more
+tasks than this keeps those of all its own."""
 
 
 def new_run_name() -> str:
@@ -87,16 +88,16 @@ def is_alive(folder: Path) -> bool:
         return False
 
 
-def tidy_up(folder: Path) -> None:
+def tidy_up(folder: Path, *, kept: int = KEPT_RUNS) -> None:
     """Forget what the run in `folder`, which is over and still held, needed to go on, and all but
-    the newest runs.
+    the `kept` newest runs.
 
     A run that is not over keeps its checkpoint and its answers as long as its journal.
     """
     for path in (folder / ANSWERS, folder / TASK, *folder.glob(f"{CHECKPOINTS}*")):
         with contextlib.suppress(OSError):  # the run is over whatever the disk says now
             path.unlink()
-    for old in _old(folder.parent):
+    for old in _old(folder.parent, kept):
         with contextlib.suppress(UsageError), held_run(old):
             forget_run(old)
     _sweep(folder.parent.parent)
@@ -117,6 +118,6 @@ def _sweep(state: Path) -> None:
         shutil.rmtree(removed, ignore_errors=True)
 
 
-def _old(runs: Path) -> list[Path]:
-    found = sorted(path for path in runs.iterdir() if path.is_dir())[:-KEPT_RUNS]
+def _old(runs: Path, kept: int) -> list[Path]:
+    found = sorted(path for path in runs.iterdir() if path.is_dir())[:-kept]
     return [path for path in found if not is_alive(path)]

@@ -28,7 +28,15 @@ from agent.team.replay import Recording, Replay, find_run
 from agent.team.result import Ledger
 from agent.team.resuming import run_to_resume
 from agent.team.runs import JOURNAL, clear_abandoned
-from agent.team.task_file import Task, find_tasks, parse_task, read_task, task_from_prose
+from agent.team.task_file import (
+    MOST_BYTES,
+    Task,
+    find_tasks,
+    parse_task,
+    read_task,
+    task_from_prose,
+    too_large,
+)
 from agent.team.verification import split_command
 from agent.team.workflow import RunOptions, run_tasks
 
@@ -197,7 +205,9 @@ def _load(invocation: Invocation, repository: Path, sources: Sequence[str]) -> l
 def _read_one(source: str) -> Task:
     if source != "-":
         return read_task(Path(source))
-    data = sys.stdin.buffer.read()
+    data = sys.stdin.buffer.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise too_large("-")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:

@@ -1,4 +1,8 @@
-"""How many tests ran and failed, read from the last words of the common test runners."""
+"""How many tests ran and failed, read from the last words of the common test runners.
+
+The output may be anything that a test prints. Every pattern is linear in its length: what repeats
+at the start of a line never gives back what it took, and no number has more digits than a count.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +31,20 @@ class Tally:
     """False when the tests could not even be collected or built: then `failures` says little."""
 
 
+_MOST_LINE = 240
+"""Characters of a summary: it is shown to people, to the reviewer, and kept."""
+
 _PYTEST = re.compile(
-    r"^=* ?(?P<counts>\d+ (?:failed|passed|skipped|deselected|xfailed|xpassed|warnings?|errors?)\b"
+    r"^=*+ ?(?P<counts>\d{1,9} "
+    r"(?:failed|passed|skipped|deselected|xfailed|xpassed|warnings?|errors?)\b"
     r"[^=\n]{0,200}?|no tests ran) in [\d.]+s[^\n]{0,40}$",
     re.MULTILINE,
 )
 _UNITTEST = re.compile(
-    r"^Ran (\d+) tests? in [\d.]+s\n\n(?P<line>(?:OK|FAILED|NO TESTS)[^\n]*)", re.MULTILINE
+    r"^Ran (\d{1,9}) tests? in [\d.]+s\n\n(?P<line>(?:OK|FAILED|NO TESTS)[^\n]*)", re.MULTILINE
 )
 _CARGO = re.compile(
-    r"^test result: \w+\. (?P<passed>\d+) passed; (?P<failed>\d+) failed", re.MULTILINE
+    r"^test result: \w+\. (?P<passed>\d{1,9}) passed; (?P<failed>\d{1,9}) failed", re.MULTILINE
 )
 _GO_TEST = re.compile(r"^--- FAIL: ", re.MULTILINE)
 _GO_PASSED = re.compile(r"^--- PASS: ", re.MULTILINE)
@@ -49,38 +57,40 @@ _GO_RAN = re.compile(
 _NODE: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = (
     (  # jest, vitest
         re.compile(
-            r"^ *Tests:?[ ]+(?P<line>(?:(?P<failed>\d+) failed)?.{0,400}\d+ .*)$", re.MULTILINE
+            r"^ *+Tests:?[ ]++(?P<line>(?:(?P<failed>\d{1,9}) failed)?.{0,400}\d{1,9} .*)$",
+            re.MULTILINE,
         ),
-        re.compile(r"^ *Tests:?[ ]+(?:.{0,400}\D)?(\d+) passed.*$", re.MULTILINE),
+        re.compile(r"^ *+Tests:?[ ]++(?:.{0,400}\D)?(\d{1,9}) passed.*$", re.MULTILINE),
     ),
     (  # mocha
-        re.compile(r"^[ \t]*(?P<line>(?P<failed>\d+) failing)$", re.MULTILINE),
-        re.compile(r"^[ \t]*(\d+) passing\b.*$", re.MULTILINE),
+        re.compile(r"^[ \t]*+(?P<line>(?P<failed>\d{1,9}) failing)$", re.MULTILINE),
+        re.compile(r"^[ \t]*+(\d{1,9}) passing\b.*$", re.MULTILINE),
     ),
     (  # TAP
-        re.compile(r"^(?:#|\u2139) (?P<line>fail (?P<failed>\d+))$", re.MULTILINE),
-        re.compile(r"^(?:#|\u2139) pass +(\d+)$", re.MULTILINE),
+        re.compile(r"^(?:#|\u2139) (?P<line>fail (?P<failed>\d{1,9}))$", re.MULTILINE),
+        re.compile(r"^(?:#|\u2139) pass +(\d{1,9})$", re.MULTILINE),
     ),
 )
 _MOCHA_GREEN = re.compile(
-    r"^[ \t]*(?P<line>(?P<passed>\d+) passing)\b(?: \([^)\n]*\))?$", re.MULTILINE
+    r"^[ \t]*+(?P<line>(?P<passed>\d{1,9}) passing)\b(?: \([^)\n]*\))?$", re.MULTILINE
 )
 _RUBY = (
     re.compile(  # rspec
-        r"^(?P<line>(?P<all>\d+) examples?, (?P<failed>\d+) failures?"
-        r"(?:, (?P<skipped>\d+) pending)?"
-        r"(?:, (?P<errors>\d+) errors? occurred outside of examples)?)$",
+        r"^(?P<line>(?P<all>\d{1,9}) examples?, (?P<failed>\d{1,9}) failures?"
+        r"(?:, (?P<skipped>\d{1,9}) pending)?"
+        r"(?:, (?P<errors>\d{1,9}) errors? occurred outside of examples)?)$",
         re.MULTILINE,
     ),
     re.compile(  # minitest
-        r"^(?P<line>(?P<all>\d+) (?:runs|tests), \d+ assertions, (?P<failed>\d+) failures, "
-        r"(?P<errors>\d+) errors, (?P<skipped>\d+) (?:skips|pendings)\b.*)$",
+        r"^(?P<line>(?P<all>\d{1,9}) (?:runs|tests), \d{1,9} assertions, "
+        r"(?P<failed>\d{1,9}) failures, (?P<errors>\d{1,9}) errors, "
+        r"(?P<skipped>\d{1,9}) (?:skips|pendings)\b.*)$",
         re.MULTILINE,
     ),
 )
 _MAVEN = re.compile(
-    r"^(?:\[\w+\] )?(?P<line>Tests run: (?P<all>\d+), Failures: (?P<failed>\d+), "
-    r"Errors: (?P<errors>\d+), Skipped: (?P<skipped>\d+))\s*$",
+    r"^(?:\[\w+\] )?(?P<line>Tests run: (?P<all>\d{1,9}), Failures: (?P<failed>\d{1,9}), "
+    r"Errors: (?P<errors>\d{1,9}), Skipped: (?P<skipped>\d{1,9}))\s*$",
     re.MULTILINE,
 )
 
@@ -93,7 +103,8 @@ def read_tally(output: str) -> Tally | None:
         *(_maven, _ruby, _node),
     )
     found = (reader(output) for reader in readers)
-    return next((tally for tally in found if tally is not None), None)
+    tally = next((tally for tally in found if tally is not None), None)
+    return tally and replace(tally, line=tally.line[:_MOST_LINE])
 
 
 def _last(pattern: re.Pattern[str], output: str) -> re.Match[str] | None:
@@ -108,8 +119,8 @@ def _pytest(output: str) -> Tally | None:
     if found is None:
         return None
     counts = found["counts"]
-    bad = sum(int(n) for n in re.findall(r"(\d+) (?:failed|errors?)\b", counts))
-    ran = [int(n) for n in re.findall(r"(\d+) (?:passed|failed|xpassed)\b", counts)]
+    bad = sum(int(n) for n in re.findall(r"(\d{1,9}) (?:failed|errors?)\b", counts))
+    ran = [int(n) for n in re.findall(r"(\d{1,9}) (?:passed|failed|xpassed)\b", counts)]
     return Tally(failures=bad, ran=sum(ran), line=counts.strip(), completed=bool(ran))
 
 
@@ -118,8 +129,8 @@ def _unittest(output: str) -> Tally | None:
     if found is None:
         return None
     line = found["line"].strip()
-    bad = sum(int(n) for n in re.findall(r"(?:failures|errors)=(\d+)", line))
-    idle = sum(int(n) for n in re.findall(r"(?:skipped|expected failures)=(\d+)", line))
+    bad = sum(int(n) for n in re.findall(r"(?:failures|errors)=(\d{1,9})", line))
+    idle = sum(int(n) for n in re.findall(r"(?:skipped|expected failures)=(\d{1,9})", line))
     # how unittest reports a module that it cannot import
     unread = len(re.findall(r"^ERROR: .*_FailedTest", output, re.MULTILINE))
     return Tally(

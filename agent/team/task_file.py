@@ -112,7 +112,7 @@ def read_task(path: Path) -> Task:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         if len(data) > MOST_BYTES:
-            raise _too_large(source) from None
+            raise too_large(source) from None
         line = data.count(b"\n", 0, error.start) + 1
         raise TaskFileError(
             source, "is not UTF-8", line=line, fix="Save the file with the encoding UTF-8."
@@ -123,7 +123,7 @@ def read_task(path: Path) -> Task:
 def parse_task(text: str, *, source: str) -> Task:
     """Parse the text of a task file. A byte order mark and CRLF are fine. Raises TaskFileError."""
     if len(text) > MOST_BYTES:
-        raise _too_large(source)
+        raise too_large(source)
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     _refuse_binary(text, source)
     head, body = _split(text, source)
@@ -207,7 +207,8 @@ def _refuse_binary(text: str, source: str) -> None:
         raise TaskFileError(source, "is no text", line=line, fix="Save the file as UTF-8 text.")
 
 
-def _too_large(source: str) -> TaskFileError:
+def too_large(source: str) -> TaskFileError:
+    """The error for a task of more than `MOST_BYTES`."""
     return TaskFileError(
         source,
         f"is larger than {MOST_BYTES} bytes",

@@ -5,12 +5,14 @@ Everything is read from files; nothing of the repository runs here.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import os
 import re
 import shutil
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -96,11 +98,23 @@ def _has_pytest(root: Path) -> bool:
         return True
     if any(root.glob("test_*.py")):
         return True
-    below = (path for name in ("tests", "test") for path in (root / name).rglob("*.py"))
+    below = (name for folder in ("tests", "test") for name in _names_below(root / folder))
     return any(
-        path.name.startswith("test_") or path.stem.endswith("_test")
-        for path in itertools.islice(below, _MOST_FILES)
+        name.endswith("_test.py") or (name.startswith("test_") and name.endswith(".py"))
+        for name in itertools.islice(below, _MOST_FILES)
     )
+
+
+def _names_below(folder: Path) -> Iterator[str]:
+    """Names of files below `folder`, which may be deeper than a recursion goes."""
+    folders = [str(folder)]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    yield entry.name
 
 
 def _text(path: Path) -> str:

@@ -27,7 +27,7 @@ from agent.core.sandbox import Sandbox
 from agent.core.sandbox_choice import choose_sandbox
 from agent.core.shortage import shortage
 from agent.core.workspace import Workspace
-from agent.team.conclusion import Record, conclude, conclude_published, task_trailer
+from agent.team.conclusion import Record, conclude, conclude_published, done_tasks
 from agent.team.load import watch_load
 from agent.team.manifest import Manifest
 from agent.team.memory import Memory
@@ -38,6 +38,7 @@ from agent.team.runs import (
     ANSWERS,
     CHECKPOINTS,
     JOURNAL,
+    KEPT_RUNS,
     held_run,
     new_run_name,
     open_workspace,
@@ -169,12 +170,13 @@ async def run_tasks(
     Raises TurboError only for what is wrong before the first task starts.
     """
     async with open_workspace(repository, new_run_name(), base=options.base) as workspace:
-        waiting = await _not_done_yet(tasks, workspace)
-        told = not (options.skip_done or options.replay_of or options.resume)
-        for done in (task for task in tasks if told and task not in waiting):
-            text = f"{done.source}: a commit on a local branch did this already; it runs again."
-            journal.emit("notice", text=text)
-        tasks = waiting if options.skip_done else tasks
+        done = await done_tasks(tasks, workspace)
+        if options.skip_done:
+            tasks = [task for task in tasks if task not in done]
+        elif not (options.replay_of or options.resume):
+            for task in done:
+                text = f"{task.source}: a commit on a local branch did this already; it runs again."
+                journal.emit("notice", text=text)
         await check_tasks(tasks, workspace, journal)
     if not tasks:
         journal.emit("notice", text="Every task in tasks/ is done already.")
@@ -252,7 +254,8 @@ async def run_task(task: Task, session: Session) -> RunResult:
             journal.emit("run_finished", **result.event())
             session.ledger.enter(result)
         if over:  # only now: a run that is killed before its end was told needs what is forgotten
-            await asyncio.to_thread(tidy_up, folder)
+            kept = max(KEPT_RUNS, len(session.ledger.results))
+            await asyncio.to_thread(tidy_up, folder, kept=kept)
     return result
 
 
@@ -291,10 +294,6 @@ async def _carry_out(
     await load.look()
     record.totals.busy_slots = load.busy_slots
     await conclude(task, state, context, record, publish=options.publish, apply=options.apply)
-
-
-async def _not_done_yet(tasks: Sequence[Task], workspace: Workspace) -> list[Task]:
-    return [task for task in tasks if not await workspace.has_commit_mentioning(task_trailer(task))]
 
 
 def _start_of(task: Task, workspace: Workspace, options: RunOptions) -> dict[str, Any]:
