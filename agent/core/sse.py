@@ -18,17 +18,18 @@ class LineReader:
     """Lines that end in LF or CRLF, without their end."""
 
     def __init__(self, *, max_line: int = _MAX_LINE) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self._max_line = max_line
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The lines that `chunk` completes. Raises BackendError for an endless one."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        *lines, rest = chunk.split(b"\n")
+        if lines:
+            lines[0] = bytes(self._rest) + lines[0]
+            self._rest.clear()
+        self._rest += rest
         if len(self._rest) > self._max_line or any(len(line) > self._max_line for line in lines):
-            raise BackendError(
-                f"The server sent a line of more than {self._max_line} bytes.",
-                fix="Check that the address is that of the model server.",
-            )
+            raise _endless(self._max_line)
         return [line.removesuffix(b"\r") for line in lines]
 
 
@@ -38,17 +39,32 @@ class EventReader:
     def __init__(self, *, max_line: int = _MAX_LINE) -> None:
         self._lines = LineReader(max_line=max_line)
         self._data: list[bytes] = []
+        self._size = 0
+        self._max_size = max_line
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The payloads that `chunk` completes; several data lines of one event are joined."""
+        """The payloads that `chunk` completes; several data lines of one event are joined.
+
+        Raises BackendError for an endless one."""
         events = []
         for line in self._lines.feed(chunk):
             if not line:
                 if self._data:
                     events.append(b"\n".join(self._data))
                     self._data = []
+                    self._size = 0
                 continue
             field, colon, value = line.partition(b":")
             if colon and field in (b"data", b"error"):
                 self._data.append(value.removeprefix(b" "))
+                self._size += len(line)
+                if self._size > self._max_size:
+                    raise _endless(self._max_size)
         return events
+
+
+def _endless(most: int) -> BackendError:
+    return BackendError(
+        f"The server sent a line or an event of more than {most} bytes.",
+        fix="Check that the address is that of the model server.",
+    )
