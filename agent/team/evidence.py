@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent.team.tally import read_tally
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\n]*\x07|[()][A-Z0-9])")
+_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b\n]*\x07|[()][A-Z0-9])")
 _VARYING: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b0x[0-9a-fA-F]{6,}\b"), "0x..."),
     (
@@ -29,7 +29,7 @@ _VARYING: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?m)[;,]? finished in [\d.]+s$"), ""),
     (re.compile(r"(?m) \((?:[\d.]+ ?m?s|\d+ms)\)$"), ""),
     (re.compile(r"(?m)^((?:ok|FAIL)\s+\S+)\s+[\d.]+s$"), r"\1"),
-    (re.compile(r"(?m)^ *(?:#|\u2139)? *duration_ms:? [\d.]+\n"), ""),
+    (re.compile(r"(?m)^ *+(?:[#\u2139] *+)?duration_ms:? [\d.]+\n"), ""),
     (re.compile(r"\((pid|process)[ =:]?\d+\)"), r"(\1)"),
 )
 _NOISE = re.compile(
@@ -150,7 +150,9 @@ def _shrunk(block: list[str], room: int) -> list[str]:
     """`block` in at most `room` characters: its title, its cause, and what stands around that."""
     if _size(block) <= room:
         return block
-    captured = next((n for n, line in enumerate(block) if _CAPTURED.fullmatch(line)), len(block))
+    captured = next(
+        (n for n, line in enumerate(block) if n and _CAPTURED.fullmatch(line)), len(block)
+    )
     block = block[:captured]
     if _size(block) <= room:
         return block

@@ -21,8 +21,10 @@ class Tally:
     """False when the tests could not even be collected or built: then `failures` says little."""
 
 
+# A test prints what it likes: no search may begin anew at every place, no number may be endless.
 _PYTEST = re.compile(
-    r"^=* ?(?P<counts>\d+ (?:failed|passed|skipped|deselected|xfailed|xpassed|warnings?|errors?)\b"
+    r"^=* ?(?P<counts>\d{1,9} "
+    r"(?:failed|passed|skipped|deselected|xfailed|xpassed|warnings?|errors?)\b"
     r"[^=\n]{0,200}?|no tests ran) in [\d.]+s[^\n]{0,40}$",
     re.MULTILINE,
 )
@@ -30,16 +32,16 @@ _UNITTEST = re.compile(
     r"^Ran (\d+) tests? in [\d.]+s\n\n(?P<line>(?:OK|FAILED|NO TESTS)[^\n]*)", re.MULTILINE
 )
 _CARGO = re.compile(
-    r"^test result: \w+\. (?P<passed>\d+) passed; (?P<failed>\d+) failed", re.MULTILINE
+    r"^test result: \w+\. (?P<passed>\d{1,9}) passed; (?P<failed>\d{1,9}) failed", re.MULTILINE
 )
 _GO_TEST = re.compile(r"^--- FAIL: ", re.MULTILINE)
 _GO_PACKAGE = re.compile(
     r"^(?:ok|FAIL)\s+\S+\s+(?:[\d.]+s|\(cached\)|\[(?:build|setup) failed\])", re.MULTILINE
 )
 _NODE = (
-    re.compile(r"^ *Tests:?[ ]+(?P<line>(?:(?P<failed>\d+) failed)?.*\d+ .*)$", re.MULTILINE),
-    re.compile(r"^\s*(?P<line>(?P<failed>\d+) failing)$", re.MULTILINE),
-    re.compile(r"^(?:#|\u2139) (?P<line>fail (?P<failed>\d+))$", re.MULTILINE),
+    re.compile(r"^ *+Tests:?[ ]++(?P<line>(?:(?P<failed>\d{1,9}) failed)?.*\d .*)$", re.MULTILINE),
+    re.compile(r"^[ \t]*+(?P<line>(?P<failed>\d{1,9}) failing)$", re.MULTILINE),
+    re.compile(r"^(?:#|\u2139) (?P<line>fail (?P<failed>\d{1,9}))$", re.MULTILINE),
 )
 
 
@@ -62,7 +64,7 @@ def _pytest(output: str) -> Tally | None:
     if found is None:
         return None
     counts = found["counts"]
-    bad = sum(int(n) for n in re.findall(r"(\d+) (?:failed|errors?)\b", counts))
+    bad = sum(int(n) for n in re.findall(r"\b(\d{1,9}) (?:failed|errors?)\b", counts))
     ran = re.search(r"\d+ (?:passed|failed)\b", counts) is not None
     return Tally(failures=bad, line=counts.strip(), completed=ran)
 
@@ -71,7 +73,7 @@ def _unittest(output: str) -> Tally | None:
     found = _last(_UNITTEST, output)
     if found is None:
         return None
-    bad = sum(int(n) for n in re.findall(r"(?:failures|errors)=(\d+)", found["line"]))
+    bad = sum(int(n) for n in re.findall(r"(?:failures|errors)=(\d{1,9})\b", found["line"]))
     unread = "_FailedTest" in output  # how unittest reports a module that it cannot import
     return Tally(failures=bad, line=found["line"].strip(), completed=found[1] != "0" and not unread)
 
