@@ -7,13 +7,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint audit lock model bench clean
+.PHONY: demo test fuzz lint audit lock model bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m agent.team.workflow
 
 test: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+
+# Other inputs each time; it prints the --seed that makes them again.
+FUZZ_INPUTS ?= 200000
+FUZZ_PROCESSES ?= 2
+FUZZ_TARGETS ?=
+
+fuzz: $(VENV)/.installed-dev
+	@PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ_TARGETS) \
+		--inputs $(FUZZ_INPUTS) --processes $(FUZZ_PROCESSES)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -13,11 +13,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from agent.core.json_value import read_json
+
 
 def remembered(folder: Path, question: str) -> dict[str, Any] | None:
     """The kept answer; None when there is none that can be read."""
     try:
-        answer = json.loads(entry_of(folder, question).read_bytes())
+        answer = read_json(entry_of(folder, question).read_bytes())
     except (OSError, ValueError):
         return None
     return answer if isinstance(answer, dict) else None

@@ -12,6 +12,7 @@ import httpx
 from agent.core.daemon_record import DaemonRecord, Serving, users_of_the_daemon
 from agent.core.folders import cache_folder
 from agent.core.held_file import is_held
+from agent.core.json_value import read_json
 from agent.core.slot_locks import SlotLocks
 
 State = Literal["loading", "ready", "asleep", "silent"]
@@ -95,6 +96,6 @@ def _ask(serving: Serving) -> State:
         )
         if reply.status_code == httpx.codes.SERVICE_UNAVAILABLE:
             return "loading"
-        return "asleep" if reply.json().get("is_sleeping") else "ready"
+        return "asleep" if read_json(reply.content).get("is_sleeping") else "ready"
     except (httpx.HTTPError, ValueError, AttributeError):
         return "silent"

@@ -23,6 +23,7 @@ import httpx
 
 from agent.core.config import proxy_for
 from agent.core.errors import DownloadError
+from agent.core.json_value import read_json
 
 _TIMEOUT = httpx.Timeout(30.0, connect=15.0)
 """Seconds of silence; a whole download may take as long as it takes."""
@@ -65,7 +66,7 @@ def fetch_json(client: httpx.Client, url: str) -> Any:
         answer = client.get(url)
     _check(answer)
     try:
-        return answer.json()
+        return read_json(answer.content)
     except ValueError:
         raise DownloadError(
             f"{url} answered with something that is no JSON.",

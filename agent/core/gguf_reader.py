@@ -21,6 +21,11 @@ _KEPT_STRING = 65_536
 """Bytes; a longer text (a chat template) is passed over."""
 _KEPT_ARRAY = 4_096
 """Elements; a longer array is passed over."""
+_KEPT_BYTES = 4 << 20
+"""Of all texts and arrays together; what follows is passed over. They take many times as much in
+memory, and no model has a tenth of it."""
+_GROUP = 64
+"""Bytes of a tensor's name, the most that ggml takes."""
 
 _STRING, _ARRAY = 8, 9
 _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
@@ -99,7 +104,7 @@ def read_header(file: BinaryIO, size: int) -> GgufHeader:
         elements = math.prod(shape)
         parameters += elements
         last = max(last, offset + elements // block * width)
-        group = name.split(".", 1)[0]
+        group = name[:_GROUP].split(".", 1)[0]
         sizes[group] = sizes.get(group, 0) + elements // block * width
         if group == "blk" and kind in _REPACKED:
             repacked += elements // block * width
@@ -127,6 +132,7 @@ class _Reader:
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
         self._size = size
+        self._room = _KEPT_BYTES
         self.position = 0
 
     def _left(self) -> int:
@@ -163,6 +169,11 @@ class _Reader:
             self._cut()
         return count
 
+    def _fits(self, size: int) -> bool:
+        """Whether so many bytes may be kept besides what is kept already."""
+        self._room -= size
+        return self._room >= 0
+
     def dimensions(self) -> int:
         """Of a tensor; ggml has four at most."""
         count = self.number("I")
@@ -173,7 +184,7 @@ class _Reader:
     def text(self) -> str | None:
         """A string; None when it is too long to be kept."""
         length = self.number("Q")
-        if length > _KEPT_STRING:
+        if length > _KEPT_STRING or not self._fits(length):
             self.skip(length)
             return None
         return self.take(length).decode(errors="replace")
@@ -202,7 +213,7 @@ class _Reader:
             raise MalformedGguf(f"damaged: an array of unknown type {kind}")
         width = struct.calcsize("<" + code)
         count = self.count("Q", at_least=width, limit=self._size, what="numbers in one array")
-        if count > _KEPT_ARRAY:
+        if count > _KEPT_ARRAY or not self._fits(count * width):
             self.skip(count * width)
             return None
         return tuple(struct.unpack(f"<{count}{code}", self.take(count * width)))

@@ -5,11 +5,12 @@ Only the last line of such a file can be half: whoever appends again cuts it off
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from pathlib import Path
 from typing import Any
+
+from agent.core.json_value import read_json
 
 _CHUNK = 65_536
 
@@ -19,8 +20,8 @@ def read_objects(path: Path) -> list[dict[str, Any]]:
     found = []
     for line in path.read_bytes().splitlines():
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
+            value = read_json(line)
+        except ValueError:
             continue
         if isinstance(value, dict):
             found.append(value)

@@ -6,7 +6,6 @@ Knows nothing of leases and prompts: see `llamacpp_backend`.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from time import monotonic
@@ -32,6 +31,7 @@ from agent.core.http_errors import (
     understanding,
     without_password,
 )
+from agent.core.json_value import read_json, shown, text, whole
 from agent.core.llamacpp_wire import (
     Event,
     Failure,
@@ -135,26 +135,25 @@ class LlamaCppClient:
         body = {"messages": messages, "chat_template_kwargs": {"enable_thinking": False}}
         data = await self._json(self._post("/apply-template", body))
         with self._understanding("/apply-template"):
-            return str(data["prompt"])
+            return text(data["prompt"])
 
-    async def tokenize(self, text: str, *, add_special: bool) -> list[int]:
-        """Token ids of `text`; `add_special` puts the BOS in front where the model wants one."""
-        body = {"content": text, "add_special": add_special, "parse_special": True}
+    async def tokenize(self, words: str, *, add_special: bool) -> list[int]:
+        """Token ids of `words`; `add_special` puts the BOS in front where the model wants one."""
+        body = {"content": words, "add_special": add_special, "parse_special": True}
         data = await self._json(self._post("/tokenize", body))
         with self._understanding("/tokenize"):
-            tokens: list[int] = data["tokens"]
-            return tokens
+            return [whole(token) for token in data["tokens"]]
 
     async def pieces(self, tokens: list[int]) -> str:
         """The text of token ids."""
         data = await self._json(self._post("/detokenize", {"tokens": tokens}))
         with self._understanding("/detokenize"):
-            return str(data["content"])
+            return shown(data["content"])
 
     async def save_slot(self, slot: int, file: str) -> int:
         """Write what the slot's cache holds to `file` in the server's folder for slots; the bytes
         written. Raises BackendError, also where the server was started without such a folder."""
-        return int((await self._slot_action(slot, "save", file))["n_written"])
+        return await self._slot_action(slot, "save", file)
 
     async def restore_slot(self, slot: int, file: str) -> bool:
         """Fill the slot's cache from `file`. False when the server does not take that file; the
@@ -169,11 +168,12 @@ class LlamaCppClient:
         """Empty the slot's cache. Raises BackendError."""
         await self._slot_action(slot, "erase", "")
 
-    async def _slot_action(self, slot: int, action: str, file: str) -> dict[str, Any]:
+    async def _slot_action(self, slot: int, action: str, file: str) -> int:
+        """The bytes that it wrote."""
         path = f"/slots/{slot}?action={action}"
         data = await self._json(self._post(path, {"filename": file}))
         with self._understanding(path):
-            return dict(data)
+            return whole(data["n_written"] if action == "save" else 0)
 
     async def decodes(self) -> Decodes | None:
         """The server's counters; None when it is gone or was started without them."""
@@ -191,7 +191,8 @@ class LlamaCppClient:
             if status != httpx.codes.OK:
                 return True
             with self._understanding("/slots"):
-                return not any(x["id"] == slot and x["is_processing"] for x in json.loads(body))
+                slots = read_json(body)
+                return not any(x["id"] == slot and x["is_processing"] for x in slots)
         except BackendError as error:
             # Refused means gone; a connection that was merely lost is worth another look.
             return isinstance(error.__cause__, httpx.ConnectError)
@@ -273,7 +274,7 @@ class LlamaCppClient:
         finally:
             await response.aclose()
         with self._understanding(request.url.path):
-            return json.loads(body)
+            return read_json(body)
 
     async def _send(self, request: httpx.Request, *, answer: int = 0) -> httpx.Response:
         """The response once its headers have come with status 200.

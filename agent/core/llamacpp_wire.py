@@ -7,11 +7,12 @@ for anything that llama-server does not send.
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from agent.core.backend_manager import Decodes
+from agent.core.json_value import finite, read_json, shown, text, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,64 +84,69 @@ class Failure:
 def parse_props(data: Any) -> Served:
     """The reply of /props."""
     return Served(
-        context=int(data["default_generation_settings"]["n_ctx"]),
-        slots=int(data["total_slots"]),
-        model=str(data.get("model_alias") or data["model_path"]),
-        bos=str(data.get("bos_token") or ""),
+        context=whole(data["default_generation_settings"]["n_ctx"]),
+        slots=whole(data["total_slots"]),
+        model=shown(data.get("model_alias") or data["model_path"]),
+        bos=text(data.get("bos_token") or ""),
     )
 
 
-def parse_metrics(text: str) -> Decodes | None:
+def parse_metrics(page: str) -> Decodes | None:
     """The reply of /metrics; None where it lacks what is wanted."""
-    lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    lines = (line.rpartition(" ") for line in page.splitlines() if not line.startswith("#"))
     values = {name: value for name, _, value in lines}
     try:
         batches = float(values["llamacpp:n_decode_total"])
         busy = float(values["llamacpp:n_busy_slots_per_decode"])
     except (KeyError, ValueError):
         return None
+    if not math.isfinite(batches * busy):
+        return None
     return Decodes(batches=int(batches), busy=batches * busy)
 
 
 def parse_event(payload: bytes) -> Event | Failure:
     """One event of a streamed /completion."""
-    data = json.loads(payload)
+    data = read_json(payload)
     if "error" in data:
         return _failure(0, data["error"])
     if "stop" not in data and "code" in data:
         return _failure(0, data)
     if data["stop"]:
         timings = data["timings"]
+        cached = timings.get("cache_n")
         return Final(
-            text=data["content"],
+            text=text(data["content"]),
             cut=data["stop_type"] == "limit",
-            cached=timings.get("cache_n"),
-            computed=timings["prompt_n"],
-            predicted=data["tokens_predicted"],
-            prefill_s=timings["prompt_ms"] / 1000,
-            decode_s=timings["predicted_ms"] / 1000,
-            drafted=timings.get("draft_n", 0),
-            accepted=timings.get("draft_n_accepted", 0),
+            cached=None if cached is None else whole(cached),
+            computed=whole(timings["prompt_n"]),
+            predicted=whole(data["tokens_predicted"]),
+            prefill_s=finite(timings["prompt_ms"]) / 1000,
+            decode_s=finite(timings["predicted_ms"]) / 1000,
+            drafted=whole(timings.get("draft_n", 0)),
+            accepted=whole(timings.get("draft_n_accepted", 0)),
         )
     if "prompt_progress" in data:
         progress = data["prompt_progress"]
-        return Prefill(progress["total"], progress["cache"], progress["processed"])
-    return Piece(data["content"], data.get("tokens", []), data["tokens_predicted"])
+        counts = (whole(progress[key]) for key in ("total", "cache", "processed"))
+        return Prefill(*counts)
+    tokens = [whole(token) for token in data.get("tokens", [])]
+    return Piece(text(data["content"]), tokens, whole(data["tokens_predicted"]))
 
 
 def parse_failure(status: int, body: bytes) -> Failure:
     """The body of a refused request; a proxy in between may have sent any other one."""
     try:
-        return _failure(status, json.loads(body)["error"])
+        return _failure(status, read_json(body)["error"])
     except (ValueError, KeyError, TypeError, AttributeError):
         return Failure(status, "", body[:200].decode(errors="replace"))
 
 
 def _failure(status: int, error: Any) -> Failure:
     return Failure(
-        code=int(error.get("code", status)),
-        kind=str(error.get("type", "")),
-        message=str(error.get("message", error)),
-        prompt=int(error.get("n_prompt_tokens", 0)),
-        context=int(error.get("n_ctx", 0)),
+        code=whole(error.get("code", status)),
+        kind=shown(error.get("type", "")),
+        message=shown(error.get("message", error)),
+        prompt=whole(error.get("n_prompt_tokens", 0)),
+        context=whole(error.get("n_ctx", 0)),
     )

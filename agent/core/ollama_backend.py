@@ -8,7 +8,6 @@ nothing is promised about it (`expected_cached` is 0).
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from time import monotonic
@@ -38,6 +37,7 @@ from agent.core.http_errors import (
     without_password,
 )
 from agent.core.json_answer import constrained, parse_answer
+from agent.core.json_value import read_json
 from agent.core.ollama_wire import (
     ChatEnd,
     ChatError,
@@ -259,7 +259,7 @@ class OllamaBackend:
                 f"{self._peer} refused {path} ({status}): {parse_error(content)}", fix=_FIX
             )
         with self._understanding(path):
-            return json.loads(content)
+            return read_json(content)
 
     def _refusal(self, status: int, message: str, request: Request, estimate: int) -> BackendError:
         # Ollama has no error types; this is the text of its 400 for `truncate: false`.

@@ -5,9 +5,10 @@ The parsers raise ValueError, KeyError, TypeError or AttributeError for anything
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
+
+from agent.core.json_value import finite, read_json, shown, text, whole
 
 _NANOSECONDS = 1e-9
 
@@ -45,27 +46,27 @@ class ChatError:
 
 def parse_chat(line: bytes) -> ChatPiece | ChatEnd | ChatError:
     """One line of a streamed /api/chat."""
-    data = json.loads(line)
+    data = read_json(line)
     if "error" in data:
-        return ChatError(str(data["error"]))
-    text = str(data["message"]["content"])
+        return ChatError(shown(data["error"]))
+    content = text(data["message"]["content"])
     if not data["done"]:
-        return ChatPiece(text)
+        return ChatPiece(content)
     return ChatEnd(
-        text=text,
+        text=content,
         cut=data.get("done_reason") == "length",
-        prompt=int(data.get("prompt_eval_count", 0)),
-        cached=int(data.get("prompt_eval_cached_count") or 0),
-        predicted=int(data.get("eval_count", 0)),
-        prefill_s=data.get("prompt_eval_duration", 0) * _NANOSECONDS,
-        decode_s=data.get("eval_duration", 0) * _NANOSECONDS,
+        prompt=whole(data.get("prompt_eval_count", 0)),
+        cached=whole(data.get("prompt_eval_cached_count") or 0),
+        predicted=whole(data.get("eval_count", 0)),
+        prefill_s=finite(data.get("prompt_eval_duration", 0)) * _NANOSECONDS,
+        decode_s=finite(data.get("eval_duration", 0)) * _NANOSECONDS,
     )
 
 
 def parse_error(body: bytes) -> str:
     """The message of a refused request, or the start of whatever else was sent."""
     try:
-        return str(json.loads(body)["error"])
+        return shown(read_json(body)["error"])
     except (ValueError, KeyError, TypeError):
         return body[:200].decode(errors="replace")
 
@@ -74,7 +75,7 @@ def parse_trained_context(data: Any) -> int | None:
     """Longest context of the model that /api/show describes; None where it does not tell."""
     for key, value in data.get("model_info", {}).items():
         if key.endswith(".context_length"):
-            return int(value)
+            return whole(value)
     return None
 
 
@@ -85,4 +86,4 @@ def parse_version(data: Any) -> tuple[int, ...]:
 
 def parse_models(data: Any) -> list[str]:
     """Names of the models that /api/tags lists."""
-    return [str(model["name"]) for model in data["models"]]
+    return [shown(model["name"]) for model in data["models"]]

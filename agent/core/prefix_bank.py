@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 
+from agent.core.json_value import read_json, whole
+
 _STATE, _NOTE, _UNFINISHED = ".kv", ".json", "new-"
 _ABANDONED_AFTER_S = 3600.0
 """A file without its note may still be under way in another process, but not for that long."""
@@ -54,10 +56,10 @@ class _Note:
     @classmethod
     def read(cls, path: Path) -> _Note | None:
         try:
-            data = json.loads(path.read_bytes())
+            data = read_json(path.read_bytes())
             return cls(
-                tokens=int(data["tokens"]),
-                size=int(data["size"]),
+                tokens=whole(data["tokens"]),
+                size=whole(data["size"]),
                 digest=str(data["digest"]),
                 model=str(data["model"]),
             )

@@ -40,14 +40,15 @@ def why_refused(path: str, root: Path) -> str | None:
 
 
 def _bad_spelling(path: str) -> str | None:
-    if not path.strip() or path != path.strip():
+    plain = tidy_path(path)  # "./~" is "~", and "a/ /." is "a/ "
+    if not plain.strip() or plain != plain.strip():
         return "is empty or has blanks around it"
     # Cf: HFS+ ignores such characters, so that ".g\u200cit" would be ".git"
     if any(unicodedata.category(x) in ("Cc", "Cf", "Cs") for x in path):
         return "has control characters"
     if "\\" in path:
         return "has a backslash; folders are separated by /"
-    if path.startswith(("/", "~")) or PureWindowsPath(path).drive:
+    if plain.startswith(("/", "~")) or PureWindowsPath(plain).drive:
         return "is not relative to the repository"
     parts = PurePosixPath(path).parts
     if ".." in parts:

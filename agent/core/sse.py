@@ -67,7 +67,7 @@ class EventReader:
                 continue
             field, colon, value = line.partition(b":")
             if colon and field in (b"data", b"error"):
-                self._size += len(value) + 1
+                self._size += len(line)
                 if self._size > self._max_event:
                     raise too_long("an event", self._max_event)
                 self._data.append(value.removeprefix(b" "))

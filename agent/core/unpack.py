@@ -24,6 +24,8 @@ from agent.core.errors import DownloadError
 _MOST = 8 << 30
 """Bytes that an archive may unpack to; the largest release, CUDA with its libraries, has 2 GiB."""
 _CHUNK = 1 << 20
+_LONGEST_LINK = 4096
+"""Bytes of what a link names; it stands in the archive like a file's content."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +90,11 @@ def _members(archive: Path) -> Iterator[Iterator[_Member]]:
 def _of_zip(archive: zipfile.ZipFile) -> Iterator[_Member]:
     for info in archive.infolist():
         mode = info.external_attr >> 16
-        if info.is_dir():
+        if info.filename.endswith("/"):  # `is_dir` fails for an empty name before Python 3.12
             continue
         if stat.S_ISLNK(mode):
-            target = archive.read(info).decode(errors="replace")
+            with archive.open(info) as content:
+                target = content.read(_LONGEST_LINK).decode(errors="replace")
             yield _Member(name=info.filename, link=target)
             continue
         with archive.open(info) as content:
@@ -123,7 +126,7 @@ def _inside(name: str) -> PurePosixPath:
 
 def _beside(member: _Member) -> str:
     target = PurePosixPath(member.link or "")
-    if len(target.parts) != 1 or target.parts[0] in ("/", ".."):
+    if len(target.parts) != 1 or target.parts[0] in ("/", "..") or "\0" in target.parts[0]:
         raise _Refused(f"the link {member.name!r} to {member.link!r}")
     return target.parts[0]
 

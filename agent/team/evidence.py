@@ -151,7 +151,9 @@ def _shrunk(block: list[str], room: int) -> list[str]:
     """`block` in at most `room` characters: its title, its cause, and what stands around that."""
     if _size(block) <= room:
         return block
-    captured = next((n for n, line in enumerate(block) if _CAPTURED.fullmatch(line)), len(block))
+    captured = next(
+        (n for n, line in enumerate(block) if n and _CAPTURED.fullmatch(line)), len(block)
+    )
     block = block[:captured]
     if _size(block) <= room:
         return block

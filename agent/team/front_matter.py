@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from agent.core.errors import TaskFileError
 _KEYS = ("title", "files", "context", "test", "candidates")
 _MOST_CHARACTERS = 65_536
 """The YAML reader takes about a second for this much; five keys need far less."""
+
+_HIDDEN_ENDS = re.compile("[\r\x85\u2028\u2029]")
+"""Ends of lines for YAML, and not for editors: lines would be counted differently."""
 
 _QUOTES = "Put the value in quotes."
 _TAG = "tag:yaml.org,2002:"
@@ -127,8 +131,17 @@ def _compose(text: str, source: str, first_line: int) -> yaml.Node | None:
             line=1,
             fix="The prose belongs below the second ---.",
         )
+    if hidden := _HIDDEN_ENDS.search(text):
+        line = text.count("\n", 0, hidden.start()) + first_line
+        raise TaskFileError(source, "has control characters", line=line, fix="Remove them.")
+    at = 0
     try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        try:
+            return loader.get_single_node()
+        finally:
+            at = loader.line
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = (mark.line if mark else 0) + first_line
@@ -138,6 +151,11 @@ def _compose(text: str, source: str, first_line: int) -> yaml.Node | None:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + first_line
         raise TaskFileError(source, "has control characters", line=line, fix=_QUOTES) from None
+    except (ValueError, OverflowError) as error:  # such as "\UFFFFFFFF", which is no character
+        reason = f"no YAML: {error}"
+        raise TaskFileError(
+            source, reason, line=at + first_line, fix="Correct that line."
+        ) from None
     except RecursionError:
         raise TaskFileError(
             source, "is nested too deeply", line=first_line, fix="Lists hold texts, nothing else."

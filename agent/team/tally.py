@@ -119,8 +119,8 @@ def _pytest(output: str) -> Tally | None:
     if found is None:
         return None
     counts = found["counts"]
-    bad = sum(int(n) for n in re.findall(r"(\d{1,9}) (?:failed|errors?)\b", counts))
-    ran = [int(n) for n in re.findall(r"(\d{1,9}) (?:passed|failed|xpassed)\b", counts)]
+    bad = sum(int(n) for n in re.findall(r"\b(\d{1,9}) (?:failed|errors?)\b", counts))
+    ran = [int(n) for n in re.findall(r"\b(\d{1,9}) (?:passed|failed|xpassed)\b", counts)]
     return Tally(failures=bad, ran=sum(ran), line=counts.strip(), completed=bool(ran))
 
 
@@ -129,8 +129,8 @@ def _unittest(output: str) -> Tally | None:
     if found is None:
         return None
     line = found["line"].strip()
-    bad = sum(int(n) for n in re.findall(r"(?:failures|errors)=(\d{1,9})", line))
-    idle = sum(int(n) for n in re.findall(r"(?:skipped|expected failures)=(\d{1,9})", line))
+    bad = sum(int(n) for n in re.findall(r"(?:failures|errors)=(\d{1,9})\b", line))
+    idle = sum(int(n) for n in re.findall(r"(?:skipped|expected failures)=(\d{1,9})\b", line))
     # how unittest reports a module that it cannot import
     unread = len(re.findall(r"^ERROR: .*_FailedTest", output, re.MULTILINE))
     return Tally(

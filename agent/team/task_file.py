@@ -137,11 +137,15 @@ def parse_task(text: str, *, source: str) -> Task:
 
 
 def task_from_prose(prose: str, *, source: str = "--task") -> Task:
-    """A task that is nothing but prose; its first line is the title. Raises TaskFileError."""
+    """A task that is nothing but prose, titled by the first line with words in it.
+
+    Raises TaskFileError.
+    """
     _refuse_binary(prose, source)
     body = prose.replace("\r\n", "\n").strip()
-    first = body.partition("\n")[0].lstrip("# ")
-    if not body or not first:
+    lines = (" ".join(line.lstrip("# ").split()) for line in body.split("\n"))
+    first = next(filter(None, lines), "")
+    if not first:
         raise TaskFileError(source, "says nothing", fix="Write what is wanted.")
     title = textwrap.shorten(first, _TITLE_CHARACTERS, placeholder="...")
     if title == "...":  # one word, longer than a title may be

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import time
@@ -9,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fakes.gguf_writer import BASIC, DATA, TENSORS, gguf
+from fakes.gguf_writer import BASIC, DATA, TENSORS, gguf, text, value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.config import embedded_model
 from agent.core.errors import ModelError
 from agent.core.gguf_info import read_gguf
+from agent.core.gguf_reader import read_header
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -230,3 +232,13 @@ def test_a_whole_file_of_another_kind_is_not_to_be_fetched_again(model, content:
 def test_a_name_does_not_steer_the_terminal(model) -> None:
     told = read_gguf(model(gguf({**BASIC, "general.name": "a\x1b[2J\nb"}))).name
     assert told == "a[2J b"
+
+
+def test_what_is_kept_of_a_header_of_numbers_is_bounded() -> None:
+    keys = 3000
+    array = value([70_000] * 4096)
+    data = b"GGUF" + struct.pack("<IQQ", 3, 0, keys)
+    data += b"".join(text(f"key {number}") + array for number in range(keys))
+    header = read_header(io.BytesIO(data), len(data))
+    assert len(data) > 40 << 20
+    assert sum(len(each) for each in header.values.values()) < 2 << 20

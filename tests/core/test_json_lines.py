@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.json_lines import cut_half_line
+from agent.core.json_lines import cut_half_line, read_objects
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,9 @@ def test_only_a_half_line_at_the_end_goes(before: bytes, after: bytes, tmp_path:
 
 def test_no_file_is_fine(tmp_path: Path) -> None:
     cut_half_line(tmp_path / "none")
+
+
+def test_a_line_that_is_nested_too_deeply_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + b"[" * 100_000 + b'\n{"b": 2}\n')
+    assert read_objects(path) == [{"a": 1}, {"b": 2}]

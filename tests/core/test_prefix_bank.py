@@ -133,3 +133,10 @@ def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
     assert [entry.name for entry in saved_prefixes(tmp_path)] == [name]
     prune(tmp_path, 0)
     assert (tmp_path / "fifo.json").exists()
+
+
+@pytest.mark.parametrize("note", ["[" * 100_000, '{"tokens": 1e999, "size": 1}'])
+def test_a_note_that_makes_no_sense_vouches_for_nothing(tmp_path: Path, note: str) -> None:
+    (tmp_path / "a.json").write_text(note)
+    (tmp_path / "a.kv").write_bytes(b"x")
+    assert saved_prefixes(tmp_path) == []

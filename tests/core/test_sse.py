@@ -44,3 +44,18 @@ def test_lines_lose_their_ends_only() -> None:
     reader = LineReader()
     assert reader.feed(b" a\r\n\nb\r") == [b" a", b""]
     assert reader.feed(b"\nc") == [b"b"]
+
+
+def test_an_endless_event_of_short_lines_is_refused() -> None:
+    reader = EventReader(max_line=100)
+    for _ in range(10):
+        assert reader.feed(b"data: more\n") == []
+    with pytest.raises(BackendError, match="more than 100 bytes"):
+        reader.feed(b"data: more\n")
+
+
+def test_a_long_line_in_single_bytes_costs_no_more_than_its_length() -> None:
+    reader = LineReader()
+    for _ in range(1_000_000):
+        assert reader.feed(b"x") == []
+    assert reader.feed(b"\n") == [b"x" * 1_000_000]

@@ -142,3 +142,22 @@ def test_an_archive_that_grows_without_end_is_refused(tmp_path: Path, monkeypatc
     monkeypatch.setattr(unpacking, "_MOST", 2 << 20)
     with pytest.raises(DownloadError, match="more than"):
         unpack(bomb, tmp_path / "out", name="a")
+
+
+def test_a_link_to_an_impossible_name_is_refused(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "a", ("libx.so", b"lib\0x", 0o120777))
+    with pytest.raises(DownloadError, match="the link"):
+        unpack(archive, tmp_path / "out", name="a")
+
+
+def test_a_file_without_a_name_is_refused(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "a", ("x", b"content", 0o644))
+    data = archive.read_bytes()
+    at = data.index(b"PK\x01\x02")
+    # one byte shorter: the name of the entry in the directory at the end, which is what counts
+    entry_without = data[at : at + 28] + b"\0\0" + data[at + 30 : at + 46]
+    end = bytearray(data[at + 47 :])
+    end[12:16] = len(entry_without).to_bytes(4, "little")
+    archive.write_bytes(data[:at] + entry_without + bytes(end))
+    with pytest.raises(DownloadError, match=r"refused|unpacked"):
+        unpack(archive, tmp_path / "out", name="a")

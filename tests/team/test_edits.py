@@ -491,6 +491,12 @@ def test_any_path_is_inside_or_an_edit_error(path: str) -> None:
     assert made.resolve().is_relative_to(root)
 
 
+@pytest.mark.parametrize("path", ["./C:x", "./~", ".//~/a.py", "./ a", "a/ /."])
+def test_a_path_is_judged_in_its_plain_spelling(path: str, tmp_path: Path) -> None:
+    with pytest.raises(EditError, match=r"not relative|blanks"):
+        check_edit_path(path, tmp_path)
+
+
 @pytest.mark.parametrize("path", ["link.py", "folder/a.py", "folder/new.py", "broken.py"])
 def test_nothing_is_read_or_written_through_a_link(path: str, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()

@@ -196,11 +196,12 @@ def test_after_many_tasks_the_last_lines_name_those_that_need_a_look() -> None:
     assert lines == ["\n998 of 1000 tasks succeeded", "failed: Bad (r2)", "not run: Later"]
 
 
-async def test_a_session_of_many_tasks_keeps_the_journals_of_all(tmp_path: Path) -> None:
+def test_a_session_of_many_tasks_keeps_the_journals_of_all(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
     names = [f"20260101-000000-{n:04}" for n in range(KEPT_RUNS + 20)]
     for name in names:
-        (tmp_path / name).mkdir()
-    await tidy_up(names[-1], tmp_path, None, kept=len(names))
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
-    await tidy_up(names[-1], tmp_path, None)
-    assert sorted(path.name for path in tmp_path.iterdir()) == names[-KEPT_RUNS:]
+        (runs / name).mkdir(parents=True)
+    tidy_up(runs / names[-1], kept=len(names))
+    assert sorted(path.name for path in runs.iterdir()) == names
+    tidy_up(runs / names[-1])
+    assert sorted(path.name for path in runs.iterdir()) == names[-KEPT_RUNS:]

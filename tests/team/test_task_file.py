@@ -270,3 +270,23 @@ def test_tasks_are_found_by_name(tmp_path: Path) -> None:
     for name in ("b.md", "a.md", "x.txt"):
         (tmp_path / "tasks" / name).write_text("")
     assert [path.name for path in find_tasks(tmp_path)] == ["a.md", "b.md"]
+
+
+@pytest.mark.parametrize("escape", ["\\U00110000", "\\UFFFFFFFF"])
+def test_an_escape_that_is_no_character_names_its_line(escape: str) -> None:
+    with pytest.raises(TaskFileError, match="no YAML") as caught:
+        parse_task(f'---\ntitle: A\ntest: "{escape}"\n---\nbody', source="t.md")
+    assert caught.value.line == 3
+
+
+def test_prose_that_begins_with_an_empty_heading_is_titled_by_its_words() -> None:
+    assert task_from_prose("#\t\nAdd a helper").title == "Add a helper"
+    with pytest.raises(TaskFileError, match="says nothing"):
+        task_from_prose("# \t\n##")
+
+
+@pytest.mark.parametrize("end", ["\r", "\x85", "\u2028"])
+def test_an_end_of_line_that_no_editor_shows_is_refused_with_its_line(end: str) -> None:
+    with pytest.raises(TaskFileError, match="control characters") as caught:
+        parse_task(f"---\ntitle: A\ntest: a{end}b\n---\nbody", source="t.md")
+    assert caught.value.line == 3

@@ -399,3 +399,43 @@ def test_linters_run_where_they_are_configured_and_only_on_the_given_paths(tmp_p
     assert [Path(argv[0]).name for argv in lint_commands(tmp_path, paths)] == ["black"]
     make(tmp_path, {"pyproject.toml": "", ".prettierrc": "", "a.unknown": ""})
     assert lint_commands(tmp_path, ["a.unknown"]) == []
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "9" * 5000 + " failing",
+        "Tests: " + "9" * 5000 + " failed, 1 total",
+        "# fail " + "9" * 5000,
+        "Ran 1 test in 0.1s\n\nFAILED (failures=" + "9" * 5000 + ")",
+        "test result: FAILED. 1 passed; " + "9" * 5000 + " failed",
+        "1 passed, " + "9" * 5000 + " failed in 0.1s",
+        "9" * 5000 + " failed in 0.1s",
+    ],
+)
+def test_a_number_without_end_is_no_count(output: str) -> None:
+    tally = read_tally(output)
+    assert tally is None or tally.failures < 10**9
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "\n" * 300_000,
+        " " * 300_000,
+        "\x1b]" * 150_000,
+        "Tests: " + "1" * 300_000,
+        "Tests:" + " " * 300_000,
+    ],
+)
+def test_an_output_of_one_thing_takes_moments_not_minutes(output: str) -> None:
+    begin = time.process_time()
+    assert read_tally(output) is None
+    assert len(summarise_failure(output, limit_chars=500)) <= 500
+    assert time.process_time() - begin < 10
+
+
+def test_a_title_that_looks_like_captured_output_is_a_title() -> None:
+    output = "---- Captured stdout ----\nx\n1 failed in 0.10s"
+    for limit in range(60):
+        assert len(summarise_failure(output, limit_chars=limit)) <= limit
