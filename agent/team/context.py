@@ -121,6 +121,8 @@ class Race:
 class BaseTests:
     """What the tests say before any change; they run once, when the first candidate is tested."""
 
+    known: dict[tuple[str, ...], Verified] = field(default_factory=dict)
+    """Results by commit and command, of all runs of the session."""
     running: asyncio.Task[Verified] | None = None
 
     async def close(self) -> None:

@@ -74,8 +74,11 @@ async def why_hollow(tests: Verified, command: Sequence[str], context: TeamConte
 
 
 async def _test_base(command: Sequence[str], context: TeamContext) -> Verified:
-    worktree = await context.workspace.worktree("base")
-    return await _test("", worktree, command, context)
+    known, key = context.base_tests.known, (context.workspace.base, *command)
+    if key not in known:
+        worktree = await context.workspace.worktree("base")
+        known[key] = await _test("", worktree, command, context)
+    return known[key]
 
 
 async def _test(

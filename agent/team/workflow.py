@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from agent.core.sandbox_choice import choose_sandbox
 from agent.core.shortage import shortage
 from agent.core.workspace import Workspace
 from agent.team.conclusion import Record, conclude, conclude_published, done_tasks
+from agent.team.context import BaseTests
 from agent.team.load import watch_load
 from agent.team.manifest import Manifest
 from agent.team.memory import Memory
@@ -44,6 +45,7 @@ from agent.team.runs import (
     open_workspace,
     tidy_up,
 )
+from agent.team.state import Verified
 from agent.team.task_file import Task
 
 if TYPE_CHECKING:
@@ -154,6 +156,8 @@ class Session:
     ledger: Ledger
     engine: Engine
     sandbox: Sandbox
+    base_tests: dict[tuple[str, ...], Verified] = field(default_factory=dict)
+    """What the tests said of the commits that its runs began with, by commit and command."""
 
 
 async def run_tasks(
@@ -283,6 +287,7 @@ async def _carry_out(
         session.sandbox,
         Memory.at(folder / ANSWERS, journal.redactor),
     )
+    context = replace(context, base_tests=BaseTests(known=session.base_tests))
     stack.push_async_callback(context.base_tests.close)
     if not (options.resume or session.engine.has_graph):
         # a server that ran already would wait for it; a run that goes on may have its plan

@@ -138,6 +138,23 @@ async def test_identical_answers_are_tested_once(
     assert log.read_text() == "x\n" * 2  # once before any change
 
 
+async def test_the_tests_run_once_before_all_tasks_of_a_session(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SANDBOX", "off")  # the log lies outside
+    log = tmp_path / "tests-ran"
+    command = f"sh -c 'ls kit >> {log}; pytest -q -p no:cacheprovider'"
+    (repository / "again.md").write_text(TASK.replace("Add a", "Add another"))
+    async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
+        ended = await turbo(
+            server, repository, "--candidates", "1", "--test", command,
+            "tasks/add-double.md", "again.md",
+        )  # fmt: skip
+    assert ended.exit_code == 0, ended.err
+    assert log.read_text().split().count("other.py") == 3
+    assert log.read_text().split().count("double.py") == 2
+
+
 async def test_the_best_red_candidate_is_repaired_with_the_failing_output(
     repository: Path,
 ) -> None:
