@@ -109,7 +109,7 @@ async def _check_target(path: str, context: TeamContext, files: set[str]) -> Non
     above = next((str(x) for x in PurePosixPath(path).parents if str(x) in files), None)
     if above is not None:
         raise EditError(f"{path!r} lies below {above}, which is no folder")
-    content = await context.read(path)
+    content = await context.reader.read(path)
     if content is not None and len(content.encode()) > MOST_BYTES:
         raise EditError(f"{path} is larger than {MOST_BYTES} bytes")
 
@@ -127,7 +127,7 @@ async def _fitting(paths: Sequence[str], context: TeamContext) -> list[str]:
             kept.append(path)
             continue
         try:
-            content = await context.read(path)
+            content = await context.reader.read(path)
         except NotText:
             continue
         # a token is rarely more than a handful of bytes: do not count what cannot fit
