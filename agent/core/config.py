@@ -104,7 +104,7 @@ _SERVER_NAMES = frozenset(
 _SERVER_PREFIXES = (
     *("LC_", "LD_", "DYLD_", "GGML_", "VK_", "CUDA_", "NVIDIA_", "__NV_", "__GLX_", "__VK_"),
     *("HIP_", "HSA_", "ROCR_", "ROCM_", "AMD_", "RADV_", "GPU_", "ONEAPI_", "SYCL_", "ZE_", "ZES_"),
-    *("MESA_", "GALLIUM_", "LIBGL_", "DRI_", "ANV_", "INTEL_", "METAL_", "MTL_", "ASCEND_"),
+    *("OCL_", "MESA_", "GALLIUM_", "LIBGL_", "DRI_", "ANV_", "INTEL_", "METAL_", "MTL_", "ASCEND_"),
     *("OMP_", "GOMP_", "KMP_", "OPENBLAS_", "MKL_", "BLIS_", "MALLOC_"),
 )
 

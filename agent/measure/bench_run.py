@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.core.config import Settings
+from agent.core.config import Settings, secret_values
 from agent.core.errors import EngineError
 from agent.core.journal import Journal
+from agent.core.redaction import Redactor
 from agent.core.workspace import locate
 from agent.team.result import Ledger
 from agent.team.session import demo_repository
@@ -33,9 +34,9 @@ class Runner:
         """Seconds of one run. Raises RunNotAccepted, EngineError when no model answers."""
         ledger = Ledger()
         began = time.perf_counter()
-        await run_tasks(
-            self.tasks, self.repository, settings, Journal(()), RunOptions(publish=False), ledger
-        )
+        journal = Journal(redactor=Redactor(secret_values(settings)))
+        options = RunOptions(publish=False)
+        await run_tasks(self.tasks, self.repository, settings, journal, options, ledger)
         seconds = time.perf_counter() - began
         result = ledger.results[-1]
         if result.exit_code == EngineError.exit_code:

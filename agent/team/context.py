@@ -141,6 +141,8 @@ class TeamContext:
     prompts: PromptBook
     settings: Settings
     journal: Journal
+    reader: FileReader
+    """Reads files for prompts, but no secret ones."""
     repository: str
     """The repository part of every prompt of this run."""
     shown: Mapping[str, str | None]
@@ -153,17 +155,10 @@ class TeamContext:
     totals: Totals = field(default_factory=Totals)
     memory: Memory = field(default_factory=Memory)
     """What an earlier process of this run was answered already."""
-    reader: FileReader | None = None
-    """What keeps secret files out of prompts."""
     races: dict[int, Race] = field(default_factory=dict)
     base_tests: BaseTests = field(default_factory=BaseTests)
     first_plan: asyncio.Task[Plan] | None = None
     """The run's first plan, where it was asked for before the graph was there to do so."""
-
-    async def read(self, path: str) -> str | None:
-        """The text of a file at the base, for a prompt; None when there is no such file. Raises
-        NotText, also for a file that no prompt may show."""
-        return await (self.reader or self.workspace).read(path)
 
     def race(self, round_number: int) -> Race:
         """The race of that round; made when it is first asked for."""

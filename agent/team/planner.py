@@ -159,7 +159,7 @@ async def _check_target(path: str, context: TeamContext, ground: Ground, made: s
     above = next((str(x) for x in PurePosixPath(path).parents if str(x) in ground.tracked), None)
     if above is not None:
         raise EditError(f"{path!r} lies below {above}, which is no folder")
-    await context.read(path)
+    await context.reader.read(path)
 
 
 async def _fitting(paths: Sequence[str], context: TeamContext) -> list[str]:
@@ -175,7 +175,7 @@ async def _fitting(paths: Sequence[str], context: TeamContext) -> list[str]:
             kept.append(path)
             continue
         try:
-            content = await context.read(path)
+            content = await context.reader.read(path)
         except NotText:
             continue
         # a token is rarely more than a handful of bytes: do not count what cannot fit

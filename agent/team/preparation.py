@@ -102,6 +102,7 @@ async def prepare(
         prompts=PromptBook.load(),
         settings=settings,
         journal=journal,
+        reader=reader,
         repository=view.text,
         shown=view.shown,
         candidates=task.candidates or settings.turbo_candidates,
@@ -109,7 +110,6 @@ async def prepare(
         totals=totals,
         sandbox=sandbox,
         memory=memory,
-        reader=reader,
     )
 
 

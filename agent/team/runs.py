@@ -75,9 +75,10 @@ def held_run(folder: Path) -> Iterator[None]:
 
 def make_private(state: Path) -> None:
     """Make the folder of runs and checkpoints one that only we can read: what is asked and answered
-    stands in there. Raises OSError."""
+    stands in there. Raises OSError when it cannot be made."""
     state.mkdir(parents=True, exist_ok=True)
-    state.chmod(0o700)
+    with contextlib.suppress(OSError):  # somebody else's: then it is up to them
+        state.chmod(0o700)
 
 
 def is_alive(folder: Path) -> bool:

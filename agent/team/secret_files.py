@@ -5,6 +5,7 @@ What a file is called is enough for some; source code and the like are judged by
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import PurePosixPath
@@ -27,6 +28,8 @@ _NAMES = re.compile(
 _PLACES = re.compile(r"(?:^|/)(?:\.aws/credentials|\.docker/config\.json|\.kube/config)$")
 _ACCOUNT = re.compile(r'"private_key"\s*:\s*"-----BEGIN|client-key-data:\s*\S{40}')
 _MOST_TOLD = 10
+_MOST_LOOKED_AT = 4 << 20
+"""Characters. No context takes more, so that no prompt shows a larger file."""
 
 Read = Callable[[str], Awaitable[str | None]]
 
@@ -43,8 +46,8 @@ class FileReader:
         """The text; None when there is no such file. Raises NotText."""
         reason = self.refused(path)
         content = None if reason else await self._read(path)
-        if content is not None:
-            reason = secret_of(content)
+        if content is not None and len(content) <= _MOST_LOOKED_AT:
+            reason = await asyncio.to_thread(secret_of, content)
         if reason is not None:
             self._left_out[path] = reason
             raise NotText(path, reason)

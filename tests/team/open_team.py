@@ -17,6 +17,7 @@ from agent.core.prompts import PromptBook
 from agent.core.sandbox_choice import choose_sandbox
 from agent.core.workspace import Workspace
 from agent.team.context import TeamContext
+from agent.team.secret_files import FileReader
 
 Events = list[tuple[str, Mapping[str, Any]]]
 
@@ -43,6 +44,7 @@ async def open_team(
                 prompts=PromptBook.load(),
                 settings=Settings(**settings),
                 journal=journal,
+                reader=FileReader(workspace.read),
                 repository="REPOSITORY",
                 shown=shown or {},
                 candidates=1,

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes.llama_server import KEY
 from fakes.team_server import ACCEPT, FakeTeamServer, code, plan
 from team.conftest import Outcome, git, run_turbo
 
+from agent.core.config import Settings
+from agent.core.journal import Journal
+from agent.team.report import describe_outcome
+from agent.team.result import Ledger
 from agent.team.secret_files import FileReader, secret_name, secret_of
+from agent.team.task_file import read_task
+from agent.team.workflow import RunOptions, run_tasks
 
 # Put together here, so that no scanner finds them in this file.
 GITHUB = "ghp" + "_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
@@ -142,8 +149,9 @@ async def test_a_run_that_is_cut_off_goes_on_with_the_very_same_task(
         killed = await run_turbo("run", *task, cwd=planted, after=note, **environment)
         assert killed.exit_code == -9
         (manifest,) = (planted / ".git" / ".turbo" / "runs").glob("*/manifest.json")
-        assert OF_ENVIRONMENT not in manifest.read_text()
         assert "[redacted]" in manifest.read_text()
+        held = {Path(name).name for name, _ in holding([manifest.parent], PLANTED)}
+        assert held == {"task.json"}
         server._roles["coder"] = RIGHT
         ended = await run_turbo("runs", "resume", cwd=planted, **environment)
     assert ended.exit_code == 0, ended.err
@@ -199,6 +207,37 @@ async def test_another_machine_gets_nothing_unless_it_is_named(
     refused = await turbo(repository, tmp_path, "tasks/add-double.md", **elsewhere)
     assert refused.exit_code == 2
     assert "turbo_remote_hosts may not be set by a repository" in refused.err
+
+
+async def test_what_went_to_another_machine_is_told(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server of this machine stands for another one: only its name is taken for one of them."""
+    monkeypatch.setattr("agent.core.remote_hosts.remote_host", lambda url: "gpu-box")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    seen: list[tuple[str, Mapping[str, Any]]] = []
+    journal = Journal((lambda event, data: seen.append((event, data)),))
+    tasks = [read_task(repository / "tasks" / "add-double.md")] * 2
+    ledger = Ledger()
+    async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
+        settings = Settings(
+            llamacpp_url=server.url,
+            llamacpp_api_key=KEY,
+            turbo_remote_hosts=("gpu-box",),
+            turbo_candidates=1,
+        )
+        await run_tasks(tasks, repository, settings, journal, RunOptions(), ledger)
+    told = [data["text"] for event, data in seen if event == "notice"]
+    assert told.count("Prompts leave this machine: they go to gpu-box.") == 1
+    first, second = [data["left_machine"] for event, data in seen if event == "run_finished"]
+    prompts = sum(len(prompt) for _, prompt in server.prompts) // 2
+    for left in (first, second):
+        assert left["host"] == "gpu-box"
+        assert left["requests"] >= 3
+        assert left["bytes"] > prompts
+    assert second["requests"] < first["requests"]  # the second counts from its own beginning
+    line = f"left this machine: {first['bytes']} bytes of prompts in {first['requests']} requests"
+    assert any(each.startswith(line) for each in describe_outcome(ledger.results[0]))
 
 
 @pytest.mark.parametrize(
