@@ -18,6 +18,9 @@ _KEEPALIVE_S = 3.0
 HIDDEN = "***@"
 """Stands for user and password in an address."""
 
+_SHOWN = 200
+"""Characters of what a library says."""
+
 _URL_FIX = "Write it as http://host:port, or https://host/path where it has one."
 
 _MAP: dict[type[httpx.RequestError], type[BackendError]] = {
@@ -34,7 +37,7 @@ def translate(error: httpx.RequestError, peer: str, *, stall_s: float, fix: str)
     ours = next(_MAP[kind] for kind in type(error).__mro__ if kind in _MAP)
     if ours is BackendStalled:
         return stalled(peer, stall_s)
-    detail = str(error) or type(error).__name__
+    detail = str(error)[:_SHOWN] or type(error).__name__  # it may quote all that was received
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)):
         return ours(f"Nothing answers at {peer}: {detail}", fix=fix)
     return ours(f"The connection to {peer} was lost: {detail}", fix=fix)
@@ -62,7 +65,7 @@ def understanding(peer: str, endpoint: str, *, fix: str) -> Iterator[None]:
     """A reply that lacks its documented form is a failure of the peer, not a bug of ours."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BackendError(
             f"{peer} answered {endpoint} in a form that we do not know: "
             f"{type(error).__name__}: {error}",

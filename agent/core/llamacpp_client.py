@@ -40,6 +40,7 @@ from agent.core.llamacpp_wire import (
     parse_failure,
     parse_metrics,
     parse_props,
+    parse_tokens,
 )
 from agent.core.sse import EventReader
 
@@ -51,6 +52,9 @@ _BROKEN_FIX = (
     "The model file may be damaged: `turbo models verify` tells, for one that was pulled; fetch "
     "any other one again. Or it is too new for this llama-server: take another server "
     "(turbo server binaries)."
+)
+_REFUSED_FIX = (
+    "Take another llama-server (turbo server binaries), or check what answers at LLAMACPP_URL."
 )
 _RETRY_FOR_S = 4.0
 """A server that restarts its HTTP side is back within this time; a model load takes longer and is
@@ -138,8 +142,7 @@ class LlamaCppClient:
         body = {"content": text, "add_special": add_special, "parse_special": True}
         data = await self._json(self._post("/tokenize", body))
         with self._understanding("/tokenize"):
-            tokens: list[int] = data["tokens"]
-            return tokens
+            return parse_tokens(data["tokens"])
 
     async def pieces(self, tokens: list[int]) -> str:
         """The text of token ids."""
@@ -150,7 +153,9 @@ class LlamaCppClient:
     async def save_slot(self, slot: int, file: str) -> int:
         """Write what the slot's cache holds to `file` in the server's folder for slots; the bytes
         written. Raises BackendError, also where the server was started without such a folder."""
-        return int((await self._slot_action(slot, "save", file))["n_written"])
+        data = await self._slot_action(slot, "save", file)
+        with self._understanding("/slots"):
+            return int(data["n_written"])
 
     async def restore_slot(self, slot: int, file: str) -> bool:
         """Fill the slot's cache from `file`. False when the server does not take that file; the
@@ -316,7 +321,7 @@ class LlamaCppClient:
             return GarbledOutput(f"The model wrote bytes that are no UTF-8: {message}")
         return RequestRefused(
             f"{self._peer} refused the request ({code}): {message}",
-            fix=_BROKEN_FIX if code == httpx.codes.INTERNAL_SERVER_ERROR else "",
+            fix=_BROKEN_FIX if code == httpx.codes.INTERNAL_SERVER_ERROR else _REFUSED_FIX,
         )
 
     async def _raise_if_dead(self) -> None:

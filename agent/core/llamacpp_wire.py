@@ -13,6 +13,9 @@ from typing import Any
 
 from agent.core.backend_manager import Decodes
 
+_MOST = 2**53
+"""Nothing that is counted comes to that; above it JSON's numbers are not exact."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
@@ -83,8 +86,8 @@ class Failure:
 def parse_props(data: Any) -> Served:
     """The reply of /props."""
     return Served(
-        context=int(data["default_generation_settings"]["n_ctx"]),
-        slots=int(data["total_slots"]),
+        context=_count(data["default_generation_settings"]["n_ctx"]),
+        slots=_count(data["total_slots"]),
         model=str(data.get("model_alias") or data["model_path"]),
         bos=str(data.get("bos_token") or ""),
     )
@@ -99,7 +102,8 @@ def parse_metrics(text: str) -> Decodes | None:
         busy = float(values["llamacpp:n_busy_slots_per_decode"])
     except (KeyError, ValueError):
         return None
-    return Decodes(batches=int(batches), busy=batches * busy)
+    known = 0 <= batches < _MOST and 0 <= busy < _MOST
+    return Decodes(batches=int(batches), busy=batches * busy) if known else None
 
 
 def parse_event(payload: bytes) -> Event | Failure:
@@ -112,35 +116,63 @@ def parse_event(payload: bytes) -> Event | Failure:
     if data["stop"]:
         timings = data["timings"]
         return Final(
-            text=data["content"],
+            text=_text(data["content"]),
             cut=data["stop_type"] == "limit",
-            cached=timings.get("cache_n"),
-            computed=timings["prompt_n"],
-            predicted=data["tokens_predicted"],
-            prefill_s=timings["prompt_ms"] / 1000,
-            decode_s=timings["predicted_ms"] / 1000,
-            drafted=timings.get("draft_n", 0),
-            accepted=timings.get("draft_n_accepted", 0),
+            cached=_count(timings["cache_n"]) if "cache_n" in timings else None,
+            computed=_count(timings["prompt_n"]),
+            predicted=_count(data["tokens_predicted"]),
+            prefill_s=_number(timings["prompt_ms"]) / 1000,
+            decode_s=_number(timings["predicted_ms"]) / 1000,
+            drafted=_count(timings.get("draft_n", 0)),
+            accepted=_count(timings.get("draft_n_accepted", 0)),
         )
     if "prompt_progress" in data:
         progress = data["prompt_progress"]
-        return Prefill(progress["total"], progress["cache"], progress["processed"])
-    return Piece(data["content"], data.get("tokens", []), data["tokens_predicted"])
+        return Prefill(*(_count(progress[name]) for name in ("total", "cache", "processed")))
+    tokens = parse_tokens(data.get("tokens", []))
+    return Piece(_text(data["content"]), tokens, _count(data["tokens_predicted"]))
+
+
+def parse_tokens(data: Any) -> list[int]:
+    """A list of token ids."""
+    if not isinstance(data, list) or not all(type(x) is int for x in data):
+        raise ValueError("no list of tokens")
+    return data
+
+
+def _count(value: Any) -> int:
+    return int(_number(value))
+
+
+def _number(value: Any) -> float:
+    """How much there is of something: JSON also has infinity, and less than nothing."""
+    if type(value) not in (int, float) or not 0 <= value < _MOST:
+        raise ValueError(f"{value!r} is no amount")
+    number: float = value
+    return number
+
+
+def _text(value: Any) -> str:
+    """Text that can be sent and written on: JSON also has halves of characters."""
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} instead of text")
+    value.encode()
+    return value
 
 
 def parse_failure(status: int, body: bytes) -> Failure:
     """The body of a refused request; a proxy in between may have sent any other one."""
     try:
         return _failure(status, json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Failure(status, "", body[:200].decode(errors="replace"))
 
 
 def _failure(status: int, error: Any) -> Failure:
     return Failure(
-        code=int(error.get("code", status)),
+        code=_count(error.get("code", status)),
         kind=str(error.get("type", "")),
         message=str(error.get("message", error)),
-        prompt=int(error.get("n_prompt_tokens", 0)),
-        context=int(error.get("n_ctx", 0)),
+        prompt=_count(error.get("n_prompt_tokens", 0)),
+        context=_count(error.get("n_ctx", 0)),
     )
