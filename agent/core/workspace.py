@@ -280,7 +280,7 @@ class Workspace:
             with self._git:
                 return work()
 
-        with _mapped(self._repo.common_dir):
+        with _mapped(self._repo.common_dir, self._worktrees):
             return await asyncio.to_thread(locked)
 
 
@@ -333,14 +333,14 @@ def _command_of(error: git.GitCommandError) -> str:
 
 
 @contextlib.contextmanager
-def _mapped(folder: str | os.PathLike[str] = ".") -> Iterator[None]:
-    """The one seam where failures of git and of the disk become errors of ours. `folder` lies on
-    the disk that git writes to: it has several words for a full one, or none."""
+def _mapped(*folders: str | os.PathLike[str]) -> Iterator[None]:
+    """The one seam where failures of git and of the disk become errors of ours. `folders` lie on
+    the disks that git writes to: it has several words for a full one, or none."""
     try:
         yield
     except git.GitCommandError as error:
         failure = GitError(_command_of(error), str(error.stderr))
-        if is_full(folder):
+        if any(map(is_full, folders or ".")):
             raise WorkspaceError(failure.message, fix=FULL_FIX) from None
         raise failure from None
     except OSError as error:
