@@ -76,9 +76,9 @@ async def _keep(
     say(f"{server.description} serves {server.model.name} at {server.url} (pid {server.pid}).")
     async with ServerKeeper(server, timeout_s=timeout_s, on_restart=say) as keeper:
         while True:
-            life, began = await keeper.ready(), time.time()
+            life, began, before = await keeper.ready(), time.monotonic(), last_answer()
             reason = (await keeper.server.watch()).partition("\n")[0]
-            if time.time() - began > _STEADY_S or last_answer() > began:
+            if time.monotonic() - began > _STEADY_S or last_answer() != before:
                 keeper.answered()
             await keeper.revive(life, ServerError(reason))
             serving = serving.model_copy(

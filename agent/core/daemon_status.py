@@ -57,7 +57,7 @@ def status_of(record: DaemonRecord) -> DaemonStatus:
     serving = record.serving
     common: dict[str, Any] = {
         "pid": record.supervisor.pid,
-        "uptime_s": round(time.time() - record.since, 1),
+        "uptime_s": round(max(0.0, time.time() - record.since), 1),  # the clock may have been set
         "users": users_of_the_daemon(),
     }
     memory = record.supervisor.memory()

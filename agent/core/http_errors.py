@@ -21,6 +21,9 @@ _MOST_BODY = 16 * 1024 * 1024
 HIDDEN = "***@"
 """Stands for user and password in an address."""
 
+_SHOWN = 200
+"""Characters of what a library says."""
+
 _URL_FIX = "Write it as http://host:port, or https://host/path where it has one."
 
 _MAP: dict[type[httpx.RequestError], type[BackendError]] = {
@@ -37,7 +40,7 @@ def translate(error: httpx.RequestError, peer: str, *, stall_s: float, fix: str)
     ours = next(_MAP[kind] for kind in type(error).__mro__ if kind in _MAP)
     if ours is BackendStalled:
         return stalled(peer, stall_s)
-    detail = str(error) or type(error).__name__
+    detail = str(error)[:_SHOWN] or type(error).__name__  # it may quote all that was received
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)):
         return ours(f"Nothing answers at {peer}: {detail}", fix=fix)
     return ours(f"The connection to {peer} was lost: {detail}", fix=fix)

@@ -13,7 +13,7 @@ from typing import IO, Any
 from agent.core.errors import WorkspaceError
 from agent.core.json_lines import cut_half_line
 from agent.core.redaction import Redactor
-from agent.core.shortage import FULL_FIX
+from agent.core.shortage import FULL_FIX, shortage
 
 Listener = Callable[[str, Mapping[str, Any]], None]
 """Called with the name of an event and its data; must not raise."""
@@ -43,6 +43,8 @@ class Journal:
             self._file = os.fdopen(handle, "a", encoding="utf-8")
             self._path = path
         except OSError as error:
+            if lacking := shortage(error, path):
+                raise lacking from None
             raise WorkspaceError(
                 f"cannot write {path}: {error.strerror}",
                 fix="The repository's .git folder must be writable.",

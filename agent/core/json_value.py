@@ -7,8 +7,10 @@ infinite numbers, and text that no file and no terminal takes.
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
+
+_MOST = 2**53
+"""Nothing that is counted comes to that; above it JSON's numbers are not exact."""
 
 
 def read_json(data: str | bytes) -> Any:
@@ -20,21 +22,16 @@ def read_json(data: str | bytes) -> Any:
 
 
 def whole(value: Any) -> int:
-    """A whole number. Raises ValueError or TypeError for anything that has none."""
-    try:
-        return int(value)
-    except OverflowError:
-        raise ValueError(f"{value} is no whole number") from None
+    """How many there are of something. Raises ValueError for anything else."""
+    return int(finite(value))
 
 
 def finite(value: Any) -> float:
-    """A number that can be reckoned with. Raises ValueError or TypeError for anything else."""
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError("a number without end")
+    """How much there is of something. Raises ValueError for anything else: JSON of Python also has
+    infinity, and less than nothing."""
+    if type(value) not in (int, float) or not 0 <= value < _MOST:
+        raise ValueError(f"{shown(value)[:40]} is no amount")
+    number: float = value
     return number
 
 

@@ -54,6 +54,9 @@ _BROKEN_FIX = (
     "any other one again. Or it is too new for this llama-server: take another server "
     "(turbo server binaries)."
 )
+_REFUSED_FIX = (
+    "Take another llama-server (turbo server binaries), or check what answers at LLAMACPP_URL."
+)
 _RETRY_FOR_S = 4.0
 """A server that restarts its HTTP side is back within this time; a model load takes longer and is
 waited for when the server is opened, not here."""
@@ -325,7 +328,7 @@ class LlamaCppClient:
             return GarbledOutput(f"The model wrote bytes that are no UTF-8: {message}")
         return RequestRefused(
             f"{self._peer} refused the request ({code}): {message}",
-            fix=_BROKEN_FIX if code == httpx.codes.INTERNAL_SERVER_ERROR else "",
+            fix=_BROKEN_FIX if code == httpx.codes.INTERNAL_SERVER_ERROR else _REFUSED_FIX,
         )
 
     async def _raise_if_dead(self) -> None:

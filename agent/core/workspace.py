@@ -411,7 +411,7 @@ class Workspace:
             with lock or self._one_at_a_time:
                 return work()
 
-        with _mapped(self._common):
+        with _mapped(self._common, self._worktrees):
             return await asyncio.to_thread(locked)
 
 
@@ -525,13 +525,13 @@ def _state_folder(common: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _mapped(folder: str | os.PathLike[str] = ".") -> Iterator[None]:
-    """The one seam where failures of git and of the disk become errors of ours. `folder` lies on
-    the disk that git writes to: it has several words for a full one, or none."""
+def _mapped(*folders: str | os.PathLike[str]) -> Iterator[None]:
+    """The one seam where failures of git and of the disk become errors of ours. `folders` lie on
+    the disks that git writes to: it has several words for a full one, or none."""
     try:
         yield
     except GitError as failure:
-        if is_full(folder):
+        if any(map(is_full, folders or ".")):
             raise WorkspaceError(failure.message, fix=FULL_FIX) from None
         raise
     except OSError as error:
