@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,8 @@ import psutil
 import pytest
 from servers import RealServer
 from team.conftest import TASK as TASK_TEXT
-from team.conftest import TESTS, Outcome, git, run_turbo
+from team.conftest import TESTS, Outcome, git, run_turbo, server_that_forks
+from user_state import UserState
 
 from agent.core.config import Settings
 from agent.core.determinism import with_tier
@@ -27,17 +27,7 @@ from agent.team.workflow import RunOptions, run_tasks
 TASK = "tasks/add-double.md"
 TEST = "python -c 'from kit.double import double; assert double(2) == 4'"
 Event = dict[str, Any]
-_OURS = ("objects", ".turbo", "worktrees", "refs/heads/turbo", "logs/refs/heads/turbo")
-
-
-def user_state(folder: Path) -> dict[str, str]:
-    """A digest of every file of the checkout and of its `.git` that is not ours."""
-    ours = tuple(f".git/{each}" for each in _OURS)
-    return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not (name := path.relative_to(folder).as_posix()).startswith(ours)
-    }
+__all__ = ["server_that_forks"]  # a fixture of these tests, too
 
 
 @dataclass
@@ -57,10 +47,10 @@ class Place:
 
     repository: Path
     cache: Path
-    before: dict[str, str] = field(default_factory=dict)
+    before: UserState = field(init=False)
 
     def __post_init__(self) -> None:
-        self.before = user_state(self.repository)
+        self.before = UserState.of(self.repository)
 
     @property
     def state(self) -> Path:
@@ -115,7 +105,12 @@ class Place:
 
     def servers(self) -> list[psutil.Process]:
         """The llama-servers of runs here."""
-        return [each for each in self.processes() if "llama-server" in each.name()]
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "llama-server" in process.name():
+                    found.append(process)
+        return found
 
     def processes(self) -> list[psutil.Process]:
         """All that lives with this cache."""
@@ -143,7 +138,7 @@ class Place:
 
     def check(self, *, branches: int) -> None:
         """Nothing of the user's has changed, nothing is left behind."""
-        assert user_state(self.repository) == self.before
+        assert self.before.changes() == []
         assert self.left_over() == []
         assert len(self.branches()) == branches
 

@@ -28,6 +28,7 @@ from agent.core.sampling import CODING
 from agent.team.memory import Memory
 from agent.team.result import Ledger, RunResult
 from agent.team.run_list import RunSummary
+from agent.team.runs import CHECKPOINTS
 from agent.team.session import run_resume
 
 
@@ -84,7 +85,7 @@ def turbo(place: Place, *words: str) -> str:
 
 
 def database(place: Place) -> Path:
-    return place.state / "checkpoints.sqlite"
+    return place.folder() / CHECKPOINTS
 
 
 def without_its_log(path: Path) -> None:
@@ -214,7 +215,6 @@ def test_a_run_with_a_damaged_journal_is_shown_and_goes_on(kept: Place, harm: st
 
 @pytest.mark.parametrize("harm", LINES)
 def test_answers_that_cannot_be_read_are_asked_for_again(kept: Place, harm: str) -> None:
-    shutil.rmtree(kept.state / "checkpoints.sqlite", ignore_errors=True)
     database(kept).unlink()
     LINES[harm](kept.folder() / "answers.jsonl")
     result, _ = resume(kept)

@@ -61,7 +61,7 @@ class Outcome:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _server_that_forks() -> None:
+def server_that_forks() -> None:
     """Before any test changes the environment, which would then mark that process, too."""
     start_server()
 
