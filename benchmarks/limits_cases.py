@@ -103,6 +103,7 @@ def _deep(name: str, levels: int) -> Build:
 
     def write(folder: Path) -> None:
         path = str(folder / name)
+        Path(path).mkdir()
         for _ in range(levels):
             path += "/d"
             Path(path).mkdir()

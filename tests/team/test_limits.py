@@ -155,7 +155,7 @@ async def test_a_run_among_large_files_and_long_lines_takes_no_more_memory(
 ) -> None:
     assert resource.getrlimit(resource.RLIMIT_DATA)[1] == resource.RLIM_INFINITY
     with (repository / "kit" / "large.py").open("wb") as file:
-        for _ in range(400):
+        for _ in range(250):
             file.write(b"x = 1\n" * (MIB // 6))
     (repository / "kit" / "long.py").write_text("x = '" + "y" * 10 * MIB + "'\n")
     (repository / "tests" / "test_noise.py").write_text(SUITE)
