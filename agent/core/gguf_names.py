@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_PART = re.compile(r"-(?P<part>\d{5})-of-(?P<parts>\d{5})$")
+_PART = re.compile(r"-(?P<part>\d{5})-of-(?P<parts>\d{5})\Z")
 _QUANTISATION = re.compile(
-    r"[-._]((?:ud-|i1-)?(?:iq\d|q\d|tq\d|mxfp4|nvfp4|b?f16|fp16|f32|fp32)\w*)$", re.IGNORECASE
+    r"[-._]((?:ud-|i1-)?(?:iq\d|q\d|tq\d|mxfp4|nvfp4|b?f16|fp16|f32|fp32)\w*)\Z", re.IGNORECASE
 )
 
 

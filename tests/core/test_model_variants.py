@@ -9,6 +9,7 @@ from fakes.gguf_writer import BASIC, gguf
 
 from agent.core.config import cache_dir
 from agent.core.gguf_info import read_gguf
+from agent.core.gguf_names import GgufName
 from agent.core.model_variants import smaller_quantisations
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -58,3 +59,7 @@ def test_only_the_first_part_of_a_split_model_is_opened(tmp_path: Path) -> None:
     for part in (1, 2):
         write(tmp_path / f"coder-q4_0-{part:05}-of-00002.gguf", data=5000)
     assert found(model) == ["coder-q4_0-00001-of-00002.gguf"]
+
+
+def test_a_name_that_ends_in_a_newline_is_not_cut_before_it() -> None:
+    assert GgufName.of("coder-q8_0\n").family == "coder-q8_0\n"
