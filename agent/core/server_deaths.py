@@ -59,25 +59,8 @@ _LINES: tuple[tuple[str, Death], ...] = (
             fix="This is a flag its --help names; set LLAMACPP_BINARY_PATH to another build.",
         ),
     ),
-    *(
-        (line, Death(kind="memory", reason="has not enough memory", fix=_MEMORY_FIX))
-        for line in (
-            "failed to create_context",
-            "failed to create context",
-            "unable to allocate",
-            "failed to allocate",
-            "insufficient memory",
-            "ctx->mem_buffer != NULL",
-            "Resource temporarily unavailable",  # no room for the stack of one more thread
-            "that cannot run the operation",  # a tensor is larger than any buffer of the device
-            "OutOfDeviceMemory",
-            "OutOfHostMemory",
-            "std::bad_alloc",
-            "Cannot allocate memory",
-        )
-    ),
     (
-        "that cannot run the operation",
+        "that cannot run the operation",  # a tensor is larger than any buffer of it
         Death(
             kind="memory",
             reason="has a buffer that is too large for its device",
@@ -92,6 +75,22 @@ _LINES: tuple[tuple[str, Death], ...] = (
             fix="Raise the limits of this shell (ulimit -v, ulimit -u), or lower "
             "LLAMACPP_PARALLEL: each slot takes threads.",
         ),
+    ),
+    *(
+        (line, Death(kind="memory", reason="has not enough memory", fix=_MEMORY_FIX))
+        for line in (
+            "failed to create_context",
+            "failed to create context",
+            "unable to allocate",
+            "failed to allocate",
+            "insufficient memory",
+            "ctx->mem_buffer != NULL",
+            "Resource temporarily unavailable",  # no room for the stack of one more thread
+            "OutOfDeviceMemory",
+            "OutOfHostMemory",
+            "std::bad_alloc",
+            "Cannot allocate memory",
+        )
     ),
     (
         "model is corrupted or incomplete",

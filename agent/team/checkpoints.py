@@ -76,8 +76,6 @@ async def _opened(path: Path, stack: AsyncExitStack) -> AsyncSqliteSaver:
         connection = await opening.enter_async_context(aiosqlite.connect(path, timeout=_LOCKED_S))
         saver = AsyncSqliteSaver(connection, serde=_checked_serializer())
         try:
-            # What a finished run is made to forget is overwritten, not only given free.
-            await connection.execute("PRAGMA secure_delete = ON")
             await saver.setup()
             for table, columns in _COLUMNS.items():
                 await connection.execute_fetchall(f"SELECT {columns} FROM {table} LIMIT 0")  # noqa: S608 - constants

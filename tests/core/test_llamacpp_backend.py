@@ -493,7 +493,7 @@ async def test_requests_spread_over_the_slots_and_never_share_one(real_server: R
 
     async with get_backend(real_server.settings) as opened:
         assert opened.backend.slots == real_server.slots == 4
-        used = await asyncio.gather(*(one(ask_long(x, items=60)) for x in range(4)))
+        used = await asyncio.gather(*(one(ask_long(x, items=200)) for x in range(4)))
         assert set(used) == {0, 1, 2, 3}
         used = await asyncio.gather(*(one(ask_long(x, items=20)) for x in range(8)))
         assert len(used) == 8

@@ -66,13 +66,17 @@ def test_json_that_is_nested_too_deeply_is_a_value_error() -> None:
 
 
 def test_values_are_what_they_are_taken_for() -> None:
-    assert (whole(4), whole("4"), finite(4), text("\u00fc"), shown([1])) == (
+    assert (whole(4), whole(4.0), finite(4), text("\u00fc"), shown([1])) == (
         4,
         4,
-        4.0,
+        4,
         "\u00fc",
         "[1]",
     )
-    for take, value in ((whole, float("inf")), (finite, float("inf")), (text, "\ud800")):
+    for take, value in (
+        *((whole, wrong) for wrong in (float("inf"), -1, 2**60, "4", True, None)),
+        (finite, float("nan")),
+        (text, "\ud800"),
+    ):
         with pytest.raises(ValueError):  # noqa: PT011 - each says it in words of its own
             take(value)

@@ -42,7 +42,7 @@ class Mounts:
         """An own disk of `size` bytes with what `folder` holds."""
         aside = folder.with_name(f"{folder.name}.before")
         self.do("cp", "-a", folder, aside)
-        self.do("mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder)
+        self.do("mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "none", folder)
         self.do("cp", "-a", f"{aside}/.", folder)
         shutil.rmtree(aside)
 

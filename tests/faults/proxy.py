@@ -87,12 +87,14 @@ async def faulty_proxy(target: str, chance: Chance) -> AsyncIterator[str]:
     """The URL of a proxy in front of the server at the URL `target`."""
     port = urlsplit(target).port
     connections: set[asyncio.Task[None]] = set()
+    opened: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers = [writer]
         tasks: list[asyncio.Task[None]] = []
         try:
             above_reader, above_writer = await asyncio.open_connection("127.0.0.1", port)
+            opened.append(above_writer)
             writers.append(above_writer)
             asking = asyncio.create_task(_forward(reader, above_writer))
             answering = asyncio.create_task(_harm(above_reader, writer, chance))
@@ -108,6 +110,7 @@ async def faulty_proxy(target: str, chance: Chance) -> AsyncIterator[str]:
                     await each.wait_closed()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.append(writer)
         connections.add(asyncio.create_task(serve(reader, writer)))
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
@@ -118,3 +121,7 @@ async def faulty_proxy(target: str, chance: Chance) -> AsyncIterator[str]:
         for connection in connections:
             connection.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
+        for each in opened:  # one that came last was cancelled before it began to serve
+            each.close()
+            with contextlib.suppress(OSError):
+                await each.wait_closed()

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from faults.conftest import TASK, TEST, Event, Place, attached, user_state
+from faults.conftest import TASK, TEST, Event, Place, attached
 from faults.mounts import Mounts, mounts
 from servers import RealServer
+from user_state import UserState
 
 from agent.core.config import Settings
 from agent.core.prefix_bank import saved_prefixes
@@ -76,7 +77,7 @@ class Disks:
     def check(self, *, branches: int) -> None:
         """Nothing of the user's has changed, nothing is left behind."""
         repository = self.mounts.seen(self.place.repository)
-        assert user_state(repository) == self.place.before
+        assert UserState.of(repository).found == self.place.before.found
         assert len(self.git("worktree", "list").splitlines()) == 1
         assert [*(repository / ".git").rglob("*.lock")] == []
         worktrees = self.mounts.seen(self.place.cache) / "turbo-local-coder" / "worktrees"
