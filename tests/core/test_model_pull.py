@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -351,19 +352,18 @@ def test_a_disk_that_fills_up_on_the_way(hub: HubServer, small_disk: Path) -> No
     hub.stall_at = 100_000
     filler = small_disk / "filler"
 
-    @contextlib.contextmanager
-    def filling(name: str, size: int) -> Iterator[Callable[[int], None]]:
-        def on_bytes(_: int) -> None:
-            if hub.stalled.is_set() and not filler.exists():
-                filler.write_bytes(b"\0" * 700_000)
-                hub.go_on.set()
+    def fill() -> None:
+        hub.stalled.wait()
+        filler.write_bytes(b"\0" * 700_000)
+        hub.go_on.set()
 
-        yield on_bytes
-
+    filling = Thread(target=fill)
+    filling.start()
     name = ModelName(name=REPOSITORY)
     settings = Settings(hf_endpoint=hub.url)
     with pytest.raises(DownloadError, match="No space left") as caught:
-        pull(name, settings, watch=filling, say=lambda _: None)
+        pull(name, settings, watch=unseen, say=lambda _: None)
+    filling.join()
     assert "the same command goes on from there" in caught.value.fix
     assert stored_models() == []
     filler.unlink()

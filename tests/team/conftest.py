@@ -18,13 +18,10 @@ from team.forked import Forked, start_server
 
 from agent.core.workspace import create_repository
 
-PYTEST = "env PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 pytest -q -p no:cacheprovider"
-"""As a task has it; without the plugins of the development tools, which cost a second per start."""
-
-TASK = f"""---
+TASK = """---
 title: Add a double helper
 files: [kit/double.py]
-test: {PYTEST}
+test: pytest -q -p no:cacheprovider
 ---
 Add a function `double(number)` to `kit/double.py` that multiplies number by 2.
 """

@@ -11,7 +11,7 @@ import pytest
 from fakes.http_server import Call, Responder
 from fakes.llama_server import KEY
 from fakes.team_server import ACCEPT, FakeTeamServer, code, plan, revise
-from team.conftest import PYTEST, TASK, Outcome, git, run_turbo
+from team.conftest import TASK, Outcome, git, run_turbo
 
 RIGHT = code("def double(number):\n    return number * 2\n")
 WRONG = code("def double(number):\n    return number * 3\n")
@@ -72,7 +72,7 @@ async def test_a_green_candidate_that_the_reviewer_accepts_becomes_a_commit(
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 async def test_tests_run_in_a_sandbox_where_there_is_one(repository: Path, tmp_path: Path) -> None:
     outside = tmp_path / "written"
-    command = f"sh -c 'touch {outside}; {PYTEST}'"
+    command = f"sh -c 'touch {outside}; pytest -q -p no:cacheprovider'"
     async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
         ended = await turbo(server, repository, "--test", command, "tasks/add-double.md")
     assert ended.exit_code == 0, ended.err
@@ -131,7 +131,7 @@ async def test_identical_answers_are_tested_once(
 ) -> None:
     monkeypatch.setenv("SANDBOX", "off")  # the log lies outside
     log = tmp_path / "tests-ran"
-    command = f"sh -c 'echo x >> {log}; {PYTEST}'"
+    command = f"sh -c 'echo x >> {log}; pytest -q -p no:cacheprovider'"
     async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
         ended = await turbo(server, repository, "--test", command, "tasks/add-double.md")
     assert ended.exit_code == 0, ended.err
@@ -246,7 +246,7 @@ async def test_an_answer_that_changes_nothing_is_invalid_and_not_tested(
 async def test_the_commit_holds_what_was_tested_and_nothing_that_tests_leave(
     repository: Path,
 ) -> None:
-    command = f"sh -c '{PYTEST} && echo junk >> kit/double.py'"
+    command = "sh -c 'pytest -q -p no:cacheprovider && echo junk >> kit/double.py'"
     async with FakeTeamServer(planner=PLAN, coder=RIGHT, reviewer=ACCEPT) as server:
         ended = await turbo(server, repository, "--test", command, "tasks/add-double.md")
     assert ended.exit_code == 0, ended.err
@@ -540,7 +540,7 @@ async def test_an_accepted_one_ends_the_tests_and_the_writing_of_all_others(
     repository: Path,
 ) -> None:
     slow = code("def double(number):\n    return number * 2  # slow\n")
-    command = f"sh -c 'grep -q slow kit/double.py && sleep 100; {PYTEST}'"
+    command = "sh -c 'grep -q slow kit/double.py && sleep 100; pytest -q -p no:cacheprovider'"
     async with FakeTeamServer(
         planner=PLAN, coder=lambda _, earlier: RIGHT if earlier == 1 else slow, reviewer=ACCEPT
     ) as server:
