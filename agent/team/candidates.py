@@ -71,6 +71,8 @@ async def _write_test_review(
     work: Attempt, context: TeamContext, race: Race, verified: list[Candidate]
 ) -> Candidate:
     candidate = await _write_and_test(work, context, race)
+    if context.base_tests.are_known():
+        candidate = await _unless_hollow(candidate, work, context)
     verified.append(candidate)
     _tell(candidate, context)
     if candidate.status != "green":
@@ -85,9 +87,24 @@ async def _write_test_review(
                 return candidate.model_copy(update={"reason": reason})
             race.reviews[candidate.diff] = review
             context.journal.emit("review_ready", candidate=candidate.index, **review.model_dump())
+        candidate = await _unless_hollow(candidate, work, context)
+        if candidate.weakened:
+            verified[:] = [candidate]
+            _tell(candidate, context)
+            return candidate
         if review.verdict == "accept":
             race.accepted.set()
     return candidate.model_copy(update={"review": review})
+
+
+async def _unless_hollow(candidate: Candidate, work: Attempt, context: TeamContext) -> Candidate:
+    """The candidate, red when its green tests prove less than those before the change."""
+    command = work["test_command"]
+    if command is None or candidate.tests is None or candidate.weakened:
+        return candidate
+    if reason := await why_hollow(candidate.tests, command, context):
+        return candidate.model_copy(update={"status": "red", "weakened": reason})
+    return candidate
 
 
 def _tell(candidate: Candidate, context: TeamContext) -> None:
@@ -123,7 +140,8 @@ async def _write_and_test(work: Attempt, context: TeamContext, race: Race) -> Ca
     if command is not None and not weakened:
         context.journal.show("progress", role="coder", candidate=index, phase="test")
         tests = await _verify(work, diff, worktree, command, context, race)
-        weakened = await why_hollow(tests, command, context)
+        if tests.green and context.settings.turbo_weaker_tests == "refuse":
+            begin_base_tests(command, context)  # the review goes on meanwhile
     passed = (tests is None or tests.green) and not weakened
     return Candidate(
         round=number,
@@ -146,10 +164,7 @@ async def _verify(
     context: TeamContext,
     race: Race,
 ) -> Verified:
-    """The tests; meanwhile those of the base, once per run, and an idle slot may read what the
-    reviewer will be asked."""
-    if context.settings.turbo_weaker_tests == "refuse":
-        begin_base_tests(command, context)
+    """The tests; meanwhile an idle slot may read what the reviewer will be asked."""
     if context.settings.turbo_overlap == "off" or diff in race.verified:
         return await verify_once(diff, worktree, command, context, race)
     reading = asyncio.ensure_future(read_review_ahead(work["task"], diff, context))

@@ -119,11 +119,16 @@ class Race:
 
 @dataclass
 class BaseTests:
-    """What the tests say before any change; they run once, when the first candidate is tested."""
+    """What the tests say before any change; they run once, while the first green candidate is
+    reviewed."""
 
     known: dict[tuple[str, ...], Verified] = field(default_factory=dict)
     """Results by commit and command, of all runs of the session."""
     running: asyncio.Task[Verified] | None = None
+
+    def are_known(self) -> bool:
+        """Whether asking for them takes no time."""
+        return self.running is not None and self.running.done()
 
     async def close(self) -> None:
         """End them if they still run: nobody waits for them any more."""

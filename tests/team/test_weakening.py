@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes.llama_server import KEY
@@ -129,6 +130,13 @@ async def test_a_task_about_removing_tests_is_possible_when_the_user_says_so(
     assert "may not be set by a repository" in refused.err
 
 
+def judged_first(ended: Outcome) -> dict[str, Any]:
+    """The last word on the candidate of the first round: the tests of the base end during its
+    review."""
+    told = ended.named("candidate_verified")
+    return [each for each in told if each["round"] == told[0]["round"]][-1]
+
+
 @pytest.mark.parametrize("at_base", ["import fails", "test fails", "test passes"])
 async def test_a_source_that_ends_the_process_does_not_pass_for_green(
     repository: Path, at_base: str
@@ -150,7 +158,7 @@ async def test_a_source_that_ends_the_process_does_not_pass_for_green(
             TURBO_ROUNDS="2" if at_base != "test passes" else "1", TURBO_PLANS="1",
         )  # fmt: skip
         repairs = [prompt for role, prompt in server.prompts if role == "repair"]
-    first = ended.named("candidate_verified")[0]
+    first = judged_first(ended)
     assert first["status"] == "red"
     assert "exit code 0, but no tests were counted" in first["weakened"]
     if at_base == "test passes":
@@ -182,7 +190,7 @@ async def test_fewer_tests_than_before_lose_when_only_the_source_was_changed(
     ) as server:
         ended = await turbo(server, repository, "--candidates", "1", "tasks/add-double.md")
     assert ended.exit_code == 0, ended.err
-    first = ended.named("candidate_verified")[0]
+    first = judged_first(ended)
     assert "fewer tests ran than before (1, not 3)" in first["weakened"]
     assert "2 * number" in git(repository, "show", ended.last["commit"])
 
