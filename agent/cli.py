@@ -134,9 +134,10 @@ def console(arguments: Sequence[str] | None = None) -> int:
     """`main` for a process that ends with it: a thread that was blocked when a signal came, in a
     read that never returns, does not keep it alive."""
     code = main(arguments)
-    if code >= 128:
-        from agent.core.signals import leave_blocked_threads
+    from agent.core.signals import ignore_ending_signals, leave_blocked_threads
 
+    ignore_ending_signals()
+    if code >= 128:
         leave_blocked_threads(code)
     return code
 

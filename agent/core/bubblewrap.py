@@ -16,6 +16,7 @@ from agent.core.toolchain_paths import SECRETS, SYSTEM, covers
 
 _FOREIGN = ("TMPDIR", "TEMP", "TMP", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
 """Variables that name places outside."""
+_KERNEL = ("/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger")
 
 
 def bubblewrap_command(
@@ -34,7 +35,8 @@ def bubblewrap_command(
     size = ("--size", str(private_bytes))
     words = [program, "--unshare-all", "--die-with-parent", "--cap-drop", "ALL"]
     words += _system()
-    words += ["--proc", "/proc", "--dev", "/dev", *size, "--tmpfs", "/dev/shm"]  # noqa: S108
+    words += ["--proc", "/proc", *_settings_of_the_kernel()]
+    words += ["--dev", "/dev", *size, "--tmpfs", "/dev/shm"]  # noqa: S108
     words += [*size, "--perms", "1777", "--tmpfs", "/tmp", "--symlink", "/tmp", "/var/tmp"]  # noqa: S108
     words += ["--dir", "/run"]
     if home is not None:
@@ -53,6 +55,13 @@ def inside(environment: Mapping[str, str], home: Path | None) -> dict[str, str]:
     """`environment` without what names places that are not there."""
     kept = {key: value for key, value in environment.items() if key not in _FOREIGN}
     return kept | {"HOME": str(home or "/tmp")}  # noqa: S108 - the sandbox's own
+
+
+def _settings_of_the_kernel() -> Iterator[str]:
+    """They are files of root, and where root starts us the sandbox has root's number, too."""
+    for name in _KERNEL:
+        if Path(name).exists():
+            yield from ("--ro-bind", name, name)
 
 
 def _system() -> Iterator[str]:

@@ -544,6 +544,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
     return flat
 
 
+def is_the_users(field: str) -> bool:
+    """Whether the setting decides what no repository may decide, so that only the user's word
+    counts."""
+    return field in _NOT_FROM_A_REPOSITORY
+
+
 def _of_dotenv(path: Path) -> dict[str, str]:
     """The settings of a `.env`. One that git tracks came with the repository and may set no more
     than that; any other is the user's own."""

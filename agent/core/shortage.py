@@ -1,4 +1,5 @@
-"""What the system had too little of, as an error of ours: a full disk, no more open files.
+"""What the system had too little of, as an error of ours: a full disk, no more open files or
+processes.
 
 It may be met at any write of any library that we use, and is then neither a bug nor the fault of
 whoever wrote: the place to tell it apart is where the error arrives.
@@ -19,6 +20,7 @@ _NEXT_TO_NOTHING = 256 << 10
 """Bytes; what failed for want of room may have left a little of it."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FILES = {errno.EMFILE, errno.ENFILE}
+_PROCESSES_FIX = "Raise the limit (ulimit -u), or end what runs besides, and run again."
 _FILES_FIX = "Raise the limit (ulimit -n 1024) and run again."
 
 
@@ -45,6 +47,8 @@ def shortage(error: BaseException, folder: Path) -> TurboError | None:
         return None
     if error.errno in _FILES:
         return WorkspaceError(f"cannot open another file: {error.strerror}", fix=_FILES_FIX)
+    if error.errno == errno.EAGAIN:  # of fork(2); nothing that we read or write is non-blocking
+        return WorkspaceError("cannot start another process or thread", fix=_PROCESSES_FIX)
     if error.errno in _FULL:
         place = error.filename or folder
         return WorkspaceError(f"cannot write {place}: {error.strerror}", fix=FULL_FIX)

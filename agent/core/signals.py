@@ -55,6 +55,13 @@ def raise_interrupted() -> Iterator[None]:
         _restore(before)
 
 
+def ignore_ending_signals() -> None:
+    """For a process that has told its outcome and only has to leave: a signal that comes now would
+    give it another exit code than what it told."""
+    for each in _handlers():
+        signal.signal(each, signal.SIG_IGN)
+
+
 def run_until_signal(work: Coroutine[Any, Any, Result]) -> Result:
     """Run `work`; the first ending signal cancels it, so that it can clean up.
 

@@ -36,6 +36,7 @@ _VARIABLES = (
     *("VIRTUAL_ENV", "CONDA_PREFIX", "RUSTUP_HOME", "GOROOT", "GOMODCACHE", "NODE_PATH"),
     *("NVM_DIR", "JAVA_HOME", "LD_LIBRARY_PATH"),
 )
+PYTHONS = ("python3", "python", "python.exe")
 _BINARY_FOLDERS = {"bin", "sbin", "shims", "scripts"}
 
 
@@ -79,6 +80,9 @@ def _base_of(environment: Path, home: Path) -> Iterator[Path]:
         key, _, value = line.partition("=")
         if key.strip() == "home" and value.strip():
             base = Path(value.strip())
+            # A clone may bring such a file, and name any folder: only one of an interpreter counts.
+            if not any((base / name).is_file() for name in PYTHONS):
+                continue
             for spelling in dict.fromkeys((base, base.resolve())):
                 yield _around(spelling, home)
 

@@ -66,7 +66,15 @@ class Workspace:
     """One run's view of one repository. Use `open`, then `close`."""
 
     def __init__(
-        self, here: _Git, common: Path, *, run: str, base: str, worktrees: Path, owned: ExitStack
+        self,
+        here: _Git,
+        common: Path,
+        *,
+        run: str,
+        base: str,
+        branch: str,
+        worktrees: Path,
+        owned: ExitStack,
     ) -> None:
         self._here = here
         self._common = common
@@ -83,6 +91,8 @@ class Workspace:
         self.run = run
         self.base = base
         """Commit that the work starts from."""
+        self._branch = branch
+        """The branch of the user's checkout when the run began; empty for none."""
         self.root = here.folder
         """Top folder of the user's checkout. We only read there."""
         self.state_dir = _state_folder(common)
@@ -111,14 +121,21 @@ class Workspace:
             found, common = _repository(path)
             here = found.without_filters()
             base = _last_commit(here, path) if base is None else _commit(here, base)
+            branch = _branch_of(here)
             _refuse_branch_in_the_way(here)
             root = (worktrees_root or cache_folder("worktrees")).resolve()
             root.mkdir(parents=True, exist_ok=True)
             worktrees = stack.enter_context(private_folder(root))
             with held_worktrees(_state_folder(common)):
                 clear_abandoned(common, root)
-            owned = stack.pop_all()
-            return cls(here, common, run=run, base=base, worktrees=worktrees, owned=owned)
+            return cls(
+                *(here, common),
+                run=run,
+                base=base,
+                branch=branch,
+                worktrees=worktrees,
+                owned=stack.pop_all(),
+            )
 
     async def close(self) -> None:
         """Remove every worktree of this run."""
@@ -187,6 +204,11 @@ class Workspace:
                 about, _, name = entry.partition("\t")
                 if name == path:
                     mode, _, blob, size = about.split()
+                    if not size.isdecimal():
+                        raise WorkspaceError(
+                            f"git cannot read the object {blob} of {path}",
+                            fix="`git fsck` says what is damaged; fetch it again.",
+                        )
                     if mode not in ("100644", "100755"):
                         raise NotText(path, "is no regular file")
                     if int(size) > MOST_TEXT:
@@ -275,7 +297,10 @@ class Workspace:
             if filtered := _filtered(here, paths, "--cached") or _filtered(here, paths):
                 raise EditError(why_not_filtered(filtered))
             here("update-index", "--add", "--replace", "--", *paths)
-            return here("commit-tree", here("write-tree"), "-p", self.base, "-m", message)
+            commit = here("commit-tree", here("write-tree"), "-p", self.base, "-m", message)
+            # no branch names it: without this, `git gc --prune=now` of the user would remove it
+            here("update-ref", "--no-deref", "HEAD", commit)
+            return commit
 
         return await self._call(write)
 
@@ -352,42 +377,63 @@ class Workspace:
     async def fast_forward(self, commit: str) -> str:
         """Move the user's current branch to `commit` and return its name.
 
-        Raises WorkspaceError, with nothing changed, when the checkout has changes, is on no
-        branch, or has moved since the run began, or when files must go through a filter.
+        Raises WorkspaceError, with nothing changed, when the checkout has changes or a file where
+        the commit adds one, is on no branch or another one than when the run began, or has moved
+        since, or when files must go through a filter.
         """
         by_hand = f"Merge it yourself: git merge {commit[:12]}"
+
+        def refused(reason: str) -> WorkspaceError:
+            return WorkspaceError(f"not applied: {reason}", fix=by_hand)
+
         if await self.dirty():
-            raise WorkspaceError("not applied: the checkout has uncommitted changes", fix=by_hand)
-        try:
-            branch = await self._run("symbolic-ref", "--short", "--quiet", "HEAD")
-        except GitError:
-            raise WorkspaceError("not applied: no branch is checked out", fix=by_hand) from None
+            raise refused("the checkout has uncommitted changes")
+        branch = await self._call(lambda: _branch_of(self._here))
+        if not branch:
+            raise refused("no branch is checked out")
+        if branch != self._branch:
+            raise refused(f"{branch} is checked out now, which the run did not begin on")
         if await self._run("rev-parse", "HEAD") != self.base:
-            raise WorkspaceError(f"not applied: {branch} has moved during the run", fix=by_hand)
+            raise refused(f"{branch} has moved during the run")
         listed = await self._run("diff-tree", "-r", "-z", "--name-only", self.base, commit)
         changed = [path for path in listed.split("\0") if path]
         if any(path.rpartition("/")[2] == ".gitattributes" for path in changed):
-            raise WorkspaceError("not applied: it changes attributes of files", fix=by_hand)
+            raise refused("it changes attributes of files")
         if reason := await self.why_filtered(changed):
-            raise WorkspaceError(f"not applied: {reason}", fix=by_hand)
+            raise refused(reason)
+        options = ("-r", "-z", "--name-only", "--no-renames", "--diff-filter=A")
+        added = (await self._run("diff-tree", *options, self.base, commit)).split("\0")
+        for path in filter(None, added):  # git would write over one that it ignores
+            if (self.root / path).exists() or (self.root / path).is_symlink():
+                raise refused(f"{path} of yours is in the way, which git does not track")
         try:
             await self._call(lambda: self._merge(commit))
         except GitError as error:
-            raise WorkspaceError(f"not applied: {error.message}", fix=by_hand) from None
+            raise refused(error.message) from None
         return branch
 
     def _merge(self, commit: str) -> None:
         give_up_at = time.monotonic() + _BUSY_S
         while True:
             try:
-                self._here("merge", "--ff-only", "--quiet", commit)
+                self._here("merge", "--ff-only", "--no-overwrite-ignore", "--quiet", commit)
             except GitError as error:
+                self._undo_half_a_merge(commit)
                 # git has no exit code of its own for it
                 if "index.lock" not in error.message or time.monotonic() > give_up_at:
                     raise
                 time.sleep(_PAUSE_S)
             else:
                 return
+
+    def _undo_half_a_merge(self, commit: str) -> None:
+        """Put the files back where git has written them and could not move the branch then."""
+        here = self._here
+        if here("rev-parse", "HEAD") != self.base or not here.succeeds(
+            "diff-index", "--cached", "--quiet", commit
+        ):
+            return
+        here("read-tree", "-m", "-u", commit, self.base)
 
     async def mentioned(self, word: str) -> frozenset[str]:
         """What stands behind `word`, to the end of the line, in the messages of the commits on all
@@ -497,16 +543,22 @@ def state_folder(path: Path) -> Path:
 
 def is_tracked(path: Path) -> bool:
     """True when the repository around `path` tracks it, so that whoever clones it gets it too;
-    also when git does not let us see that."""
-    name = str(path.parent.resolve() / path.name)
+    also wherever there is something of git and it does not let us see that."""
+    path = path.parent.resolve() / path.name
+    if not any((above / ".git").exists() or _looks_bare(above) for above in path.parents):
+        return False
     try:
         with _mapped():
-            _repository(path.parent)[0]("ls-files", "--error-unmatch", "--", name)
+            _repository(path.parent)[0]("ls-files", "--error-unmatch", "--", str(path))
     except GitError as error:
         return error.status != 1
-    except WorkspaceError:
-        return False
+    except WorkspaceError:  # another owner, a version of its own, a bare repository in a clone
+        return True
     return True
+
+
+def _looks_bare(folder: Path) -> bool:
+    return all((folder / name).exists() for name in ("HEAD", "objects", "refs"))
 
 
 def create_repository(folder: Path, *, message: str) -> None:
@@ -521,7 +573,22 @@ def create_repository(folder: Path, *, message: str) -> None:
 
 
 def _state_folder(common: Path) -> Path:
-    return common / ".turbo"
+    state = common / ".turbo"
+    for path in (state, state / "runs"):
+        if path.is_symlink():
+            raise WorkspaceError(
+                f"{path} is a symbolic link, and what it leads to is not ours to change",
+                fix="Remove the link.",
+            )
+    return state
+
+
+def _branch_of(here: _Git) -> str:
+    """The branch that is checked out; empty when none is."""
+    try:
+        return here("symbolic-ref", "--short", "--quiet", "HEAD")
+    except GitError:
+        return ""
 
 
 @contextlib.contextmanager
@@ -547,7 +614,7 @@ def _repository(path: Path) -> tuple[_Git, Path]:
     """git in the top folder of the checkout that holds `path`, and its own folder, which all
     worktrees of the repository share. Raises WorkspaceError."""
     forget_git_variables()
-    here = _Git(path)
+    here = _Git(path.resolve())
     if not path.is_dir():
         raise _no_repository(path)
     try:

@@ -32,8 +32,9 @@ _COMMIT_FIRST = (
 _OWN_FILE = "Name a file of this repository, spelled as git has it."
 _BY_HAND = "Change it yourself; the task may change the other files."
 _NOT_SHOWN_FIX = (
-    "Prompts show no such file: take it out of the task. If what stands in it is no secret, write "
-    "`pragma: allowlist secret` into a comment on that line and commit it."
+    "Prompts show no such file: take it out of the task. If it is what stands in it and that is no "
+    "secret, write `pragma: allowlist secret` into a comment on that line and commit it; if it is "
+    "its name, give it another."
 )
 
 

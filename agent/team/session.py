@@ -15,11 +15,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from agent.core.config import Settings, load_settings, secret_values
+from agent.core.config import Settings, is_the_users, load_settings, secret_values
 from agent.core.determinism import with_tier
 from agent.core.errors import TaskFileError, UsageError
 from agent.core.folders import private_folder, why_elsewhere
-from agent.core.http_errors import HIDDEN
 from agent.core.journal import Journal
 from agent.core.signals import run_until_signal
 from agent.core.workspace import create_repository, locate, state_folder
@@ -141,16 +140,14 @@ def run_resume(name: str | None, checkout: Path | None, journal: Journal, ledger
 
 
 def _settings_of(manifest: Manifest, repository: Path, journal: Journal) -> Settings:
-    """The settings of a run, with the keys and passwords of today: no manifest
-    holds them."""
+    """The settings of a run, but those of today for what no repository may set: a manifest lies in
+    its folder, and whoever gave us that folder could have written it."""
     now = load_settings(repository=repository)
     journal.redactor.hide(secret_values(now))
-    kept = dict(manifest.settings)
-    for name in ("llamacpp_url", "ollama_local"):
-        if HIDDEN in str(kept.get(name)):
-            kept[name] = getattr(now, name)
+    kept = {key: value for key, value in manifest.settings.items() if not is_the_users(key)}
+    own = {key: value for key, value in now if is_the_users(key)}
     try:
-        return Settings(**kept, llamacpp_api_key=now.llamacpp_api_key)
+        return Settings(**kept, **own)
     except ValidationError as error:
         raise UsageError(
             f"The manifest of {manifest.run} has settings that this version does not know: "

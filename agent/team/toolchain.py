@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from agent.core.config import command_environment
+from agent.core.toolchain_paths import PYTHONS
 
 _PYTEST = ("pytest", "-q", "--tb=short", "--color=no", "-p", "no:cacheprovider")
 """The script and not ``python -m pytest``: whichever `pytest` PATH has comes with its interpreter,
@@ -84,9 +85,24 @@ def lint_commands(
 
 
 def tool_folders(checkout: Path) -> tuple[Path, ...]:
-    """Where the user's checkout keeps tools of its own: virtual environments, node_modules."""
-    names = (".venv/bin", "venv/bin", ".venv/Scripts", "venv/Scripts", "node_modules/.bin")
-    return tuple(folder for name in names if (folder := checkout / name).is_dir())
+    """Where the user's checkout keeps tools of its own: virtual environments, node_modules.
+
+    A sandbox will show them. A link of that name may come with a clone and lead to any folder, so
+    that what it leads to must be what it is called.
+    """
+    names = (".venv/bin", "venv/bin", ".venv/Scripts", "venv/Scripts")
+    found = [checkout / name for name in names]
+    folders = [x for x in found if any((x / python).is_file() for python in PYTHONS)]
+    modules = node_modules(checkout)
+    if modules is not None and (modules / ".bin").resolve().parent == modules.resolve():
+        folders.append(modules / ".bin")
+    return tuple(folder for folder in folders if folder.is_dir())
+
+
+def node_modules(checkout: Path) -> Path | None:
+    """The checkout's packages of Node; None when there are none."""
+    folder = checkout / "node_modules"
+    return folder if folder.resolve().name == "node_modules" and folder.is_dir() else None
 
 
 def _has_pytest(root: Path) -> bool:

@@ -17,7 +17,7 @@ from agent.core.redaction import Redactor
 from agent.core.sandbox import Sandbox
 from agent.team.evidence import last_line, summarise_failure
 from agent.team.tally import read_tally
-from agent.team.toolchain import detect_test_command, lint_commands, tool_folders
+from agent.team.toolchain import detect_test_command, lint_commands, node_modules, tool_folders
 
 __all__ = [
     "VerificationReport",
@@ -152,6 +152,6 @@ def _environment(root: Path, checkout: Path) -> dict[str, str]:
     """
     sources = [folder for folder in (root / "src", root) if folder.is_dir()]
     extra = {"PYTHONPATH": os.pathsep.join(map(str, sources))}
-    if (modules := checkout / "node_modules").is_dir():
+    if (modules := node_modules(checkout)) is not None:
         extra["NODE_PATH"] = str(modules)
     return command_environment(tools=tool_folders(checkout)) | extra

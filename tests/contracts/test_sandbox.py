@@ -26,6 +26,7 @@ from agent.core.config import Settings, command_environment
 from agent.core.errors import CommandError, SandboxError
 from agent.core.sandbox import Sandbox
 from agent.core.sandbox_choice import choose_sandbox, find_bubblewrap
+from agent.team.verification import run_tests
 
 MIB = 1 << 20
 ISOLATED = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
@@ -304,3 +305,40 @@ async def all_ended(folder: Path) -> None:
         if str(folder) not in folders:
             return
     raise AssertionError("processes are left")
+
+
+@ISOLATED
+async def test_the_settings_of_the_kernel_cannot_be_written(place: Place) -> None:
+    """Also not where root runs us: those files belong to root."""
+    setting = Path("/proc/sys/vm/swappiness")
+    script = f"cat {setting} && cat {setting} > x && cat x > {setting}; echo $?"
+    result = await place.run(script, await sandbox_of("require"), shell=True)
+    assert setting.read_text() in result.output
+    assert not result.output.rstrip().endswith("\n0")
+
+
+@ISOLATED
+@pytest.mark.parametrize("trick", ["home", "modules", "bin", "venv"])
+async def test_a_clone_does_not_choose_what_of_the_home_is_seen(place: Place, trick: str) -> None:
+    keys, checkout = place.home / ".ssh", place.home / "project"
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    (checkout / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    if trick == "home":
+        (checkout / ".venv" / "pyvenv.cfg").write_text(f"home = {keys}\n")
+    elif trick == "modules":
+        (checkout / "node_modules").symlink_to(keys)
+    elif trick == "bin":
+        (checkout / "node_modules").mkdir()
+        (checkout / "node_modules" / ".bin").symlink_to(keys)
+    else:
+        (checkout / "venv").symlink_to(keys)
+        (keys / "bin").mkdir()
+    report = await run_tests(
+        ("cat", str(keys / "id_ed25519")),
+        place.worktree,
+        checkout=checkout,
+        timeout_s=10,
+        sandbox=await sandbox_of("require"),
+    )
+    assert "the key" not in report.result.output
+    assert "No such file" in report.result.output

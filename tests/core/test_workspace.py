@@ -137,6 +137,88 @@ async def test_apply_fast_forwards_a_clean_branch_and_refuses_everything_else(
     await workspace.close()
 
 
+async def accepted(workspace: Workspace, path: str) -> str:
+    tree = await workspace.worktree("c0")
+    (tree / path).write_text("made\n")
+    draft = await workspace.snapshot(tree, [path], "x")
+    return (await workspace.publish(draft, branch="turbo/x", message="More"))[1]
+
+
+@pytest.mark.parametrize("how", ["ignored", "locked", "switched"])
+async def test_an_apply_that_cannot_be_leaves_the_checkout_as_it_was(
+    repository: Path, worktrees: Path, how: str
+) -> None:
+    workspace = await Workspace.open(repository, run="r1", worktrees_root=worktrees)
+    commit = await accepted(workspace, "new.txt")
+    if how == "ignored":
+        (repository / ".git/info/exclude").write_text("new.txt\n")
+        (repository / "new.txt").write_text("precious\n")
+    elif how == "locked":
+        (repository / ".git/refs/heads/main.lock").touch()
+    else:
+        git(repository, "checkout", "--quiet", "-b", "other")
+    before = UserState.of(repository)
+    with pytest.raises(WorkspaceError, match="not applied: "):
+        await workspace.fast_forward(commit)
+    await workspace.close()
+    assert [x for x in before.changes() if "index:" not in x and "ORIG_HEAD" not in x] == []
+    assert git(repository, "status", "--porcelain") == ""
+
+
+async def test_what_no_branch_names_yet_outlives_a_clean_up_of_the_user(
+    repository: Path, worktrees: Path
+) -> None:
+    workspace = await Workspace.open(repository, run="r1", worktrees_root=worktrees)
+    tree = await workspace.worktree("c0")
+    (tree / "new.txt").write_text("made\n")
+    draft = await workspace.snapshot(tree, ["new.txt"], "x")
+    git(repository, "gc", "--quiet", "--prune=now")
+    _, commit = await workspace.publish(draft, branch="turbo/x", message="More")
+    assert git(repository, "show", f"{commit}:new.txt") == "made"
+    await workspace.close()
+
+
+@pytest.mark.parametrize("trick", ["a bare one inside", "a format of tomorrow"])
+def test_a_file_of_a_clone_is_never_the_users_because_git_refuses_to_look(
+    repository: Path, trick: str
+) -> None:
+    folder = repository
+    if trick == "a bare one inside":
+        folder = repository / "sub"
+        git(repository, "init", "--quiet", "--bare", str(folder))
+    else:
+        git(repository, "config", "core.repositoryformatversion", "99")
+    (folder / ".env").write_text("LLAMACPP_BINARY_PATH=./evil\n")
+    assert is_tracked(folder / ".env")
+
+
+@pytest.mark.parametrize("name", [".turbo", ".turbo/runs"])
+async def test_a_link_where_our_state_belongs_is_not_followed(
+    repository: Path, worktrees: Path, tmp_path: Path, name: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link = repository / ".git" / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(elsewhere)
+    with pytest.raises(WorkspaceError, match="symbolic link"):
+        await Workspace.open(repository, run="r1", worktrees_root=worktrees)
+    assert [*elsewhere.iterdir()] == []
+
+
+async def test_a_damaged_object_is_named(repository: Path, worktrees: Path) -> None:
+    workspace = await Workspace.open(repository, run="r1", worktrees_root=worktrees)
+    name = git(repository, "rev-parse", "HEAD:a.txt")
+    loose = repository / ".git/objects" / name[:2] / name[2:]
+    loose.chmod(0o600)
+    loose.write_text("junk")
+    with pytest.raises(WorkspaceError) as caught:
+        await workspace.read("a.txt")
+    assert name in caught.value.message
+    assert "git fsck" in caught.value.fix
+    await workspace.close()
+
+
 async def test_a_branch_that_exists_is_never_overwritten(repository: Path, worktrees: Path) -> None:
     workspace = await Workspace.open(repository, run="r1", worktrees_root=worktrees)
     tree = await workspace.worktree("c0")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -23,6 +24,8 @@ from team.conftest import Outcome, git, run_turbo
 from user_state import UserState
 
 from agent.core.held_file import hold
+from agent.core.journal import Journal
+from agent.team.session import _settings_of
 
 RIGHT = code("def double(number):\n    return number * 2\n")
 WRONG = code("def double(number):\n    return number * 3\n")
@@ -280,6 +283,15 @@ async def test_a_run_that_never_had_an_engine_is_just_run_again(place: Place) ->
     assert "resume" not in ended.err
     listed = await run_turbo("runs", "list", cwd=place.repository)
     assert "1 run, 0 unfinished" in listed.out
+
+
+def test_a_manifest_chooses_no_program_and_no_sandbox(repository: Path) -> None:
+    """Whoever gave us the repository may have written what lies in its .git."""
+    planted = {"sandbox": "off", "llamacpp_binary_path": "/tmp/evil", "turbo_candidates": 3}
+    manifest = SimpleNamespace(settings=planted, run="r1")
+    settings = _settings_of(manifest, repository, Journal(()))  # type: ignore[arg-type]
+    assert (settings.sandbox, settings.llamacpp_binary_path) == ("auto", None)
+    assert settings.turbo_candidates == 3
 
 
 @pytest.mark.parametrize("harm", ["corrupt", "late", "locked", "pruned", "torn"])

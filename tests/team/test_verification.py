@@ -384,7 +384,7 @@ def test_linters_run_where_they_are_configured_and_only_on_the_given_paths(tmp_p
     assert lint_commands(tmp_path, ["a.py"]) == []
     tools = tmp_path / ".venv/bin"
     tools.mkdir(parents=True)
-    for name in ("ruff", "black"):
+    for name in ("python", "ruff", "black"):
         (tools / name).write_text("#!/bin/sh\n")
         (tools / name).chmod(0o755)
     make(tmp_path, {"pyproject.toml": "[tool.ruff]\n"})
