@@ -16,9 +16,7 @@ from typing import Any
 
 from agent.core.errors import DownloadError
 
-_NAME = re.compile(
-    r"(?P<kind>llama|cudart-llama)-(?:.+?-)?bin-(?P<parts>.+?)\.(?:zip|tar\.gz|tgz|tar\.xz)"
-)
+_NAME = re.compile(r"(?P<kind>llama|cudart-llama)-(?:.+?-)?bin-(?P<parts>.+?)\.(?:zip|tar\.gz|tgz)")
 _SYSTEMS = {"Linux": {"ubuntu", "linux"}, "Darwin": {"macos"}}
 _MACHINES = {"x86_64": {"x64", "x86_64", "amd64"}, "arm64": {"arm64", "aarch64"}}
 _OTHER_NAMES = {"amd64": "x86_64", "aarch64": "arm64"}

@@ -64,8 +64,12 @@ def unpack(archive: Path, folder: Path, *, name: str) -> None:
     except (
         *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
         *(EOFError, NotImplementedError, RuntimeError),  # encrypted or strangely packed zips
+        MemoryError,  # of what a header asks for
     ) as error:
-        raise DownloadError(f"{name} cannot be unpacked: {error}", fix="Try another one.") from None
+        reason = str(error) or type(error).__name__
+        raise DownloadError(
+            f"{name} cannot be unpacked: {reason}", fix="Try another one."
+        ) from None
     except OSError as error:
         raise DownloadError(
             f"{name} cannot be unpacked into {folder}: {error.strerror or error}",
@@ -83,7 +87,8 @@ def _members(archive: Path) -> Iterator[Iterator[_Member]]:
         with zipfile.ZipFile(archive) as packed:
             yield _of_zip(packed)
     else:
-        with tarfile.open(archive) as packed_tar:
+        # releases come as .tar.gz; the header of an xz file may ask for any amount of memory
+        with tarfile.open(archive, "r:gz") as packed_tar:
             yield _of_tar(packed_tar)
 
 
