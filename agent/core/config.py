@@ -9,6 +9,7 @@ In TOML a field is written flat (``llamacpp_port = 8080``) or as a table (``[lla
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agent.core.errors import SettingsError, WorkspaceError
+from agent.core.regular_file import MOST_BYTES, read_regular
 
 ProfileName = Literal["auto", "cpu", "vulkan-igpu", "gpu-24gb", "low-latency"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
@@ -526,14 +528,14 @@ def embedded_model() -> Path:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(_settings_text(path).replace("\r\n", "\n"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from None
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise SettingsError(
+            f"{path}: nested too deeply", fix="A setting is at most in one table."
+        ) from None
+    except ValueError as error:  # a number may be too long for Python besides
         raise SettingsError(f"{path}: {error}", fix="Correct the TOML at that place.") from None
     flat: dict[str, Any] = {}
     for key, value in data.items():
@@ -542,6 +544,27 @@ def _read_toml(path: Path) -> dict[str, Any]:
     for key in flat:
         _refuse_unknown(key, str(path), upper=False)
     return flat
+
+
+def _settings_text(path: Path) -> str:
+    """Raises SettingsError, or FileNotFoundError and NotADirectoryError when there is no such
+    file."""
+    try:
+        data = read_regular(path)
+        text = data.decode("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except (OSError, UnicodeDecodeError) as error:
+        fix = "Settings are read from a text file in UTF-8; take away what is there, or correct it."
+        raise SettingsError(
+            f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}", fix=fix
+        ) from None
+    if len(data) > MOST_BYTES:
+        raise SettingsError(
+            f"{path}: larger than {MOST_BYTES:,} bytes",
+            fix="A file of settings is small; take away what is none.",
+        )
+    return text
 
 
 def _of_dotenv(path: Path) -> dict[str, str]:
@@ -571,12 +594,14 @@ def _only_harmless(values: dict[str, Value], source: str) -> dict[str, Value]:
 
 
 def _read_env(path: Path) -> dict[str, str]:
+    if path.is_dir():  # some keep a virtual environment under this name
+        return {}
     try:
-        if not path.is_file():
-            return {}
-        return {key: value for key, value in dotenv_values(path).items() if value is not None}
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from None
+        text = _settings_text(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    values = dotenv_values(stream=io.StringIO(text))
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _from_names(names: Mapping[str, str], source: str) -> dict[str, str]:

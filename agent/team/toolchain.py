@@ -17,13 +17,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from agent.core.config import command_environment
+from agent.core.regular_file import MOST_BYTES, read_regular
 
 _PYTEST = ("pytest", "-q", "--tb=short", "--color=no", "-p", "no:cacheprovider")
 """The script and not ``python -m pytest``: whichever `pytest` PATH has comes with its interpreter,
 while the `python` that PATH has first may lack it. `run_tests` makes the repository importable."""
 
 _MOST_FILES = 20_000
-_MOST_BYTES = 1_000_000
 _PRETTIER = (".js", ".jsx", ".mjs", ".cjs", ".ts", ".tsx", ".css", ".scss", ".html", ".vue")
 
 
@@ -120,8 +120,7 @@ def _names_below(folder: Path) -> Iterator[str]:
 def _text(path: Path) -> str:
     """The beginning of a file; empty when it cannot be read: then it configures nothing."""
     try:
-        with path.open("rb") as file:
-            return file.read(_MOST_BYTES).decode("utf-8", errors="replace")
+        return read_regular(path)[:MOST_BYTES].decode("utf-8", errors="replace")
     except OSError:
         return ""
 
@@ -129,7 +128,7 @@ def _text(path: Path) -> str:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(_text(path))
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # also a number that is too long for Python
         return {}
 
 
