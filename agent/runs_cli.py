@@ -48,7 +48,7 @@ def show(
     as_json: AsObject = False,
 ) -> None:
     """Show the plan of a run, its candidates and reviews, what it cost, and where it is kept."""
-    from agent.core.terminal import printable
+    from agent.core.terminal import printable, quoted
     from agent.team.plain_view import describe
     from agent.team.replay import find_run
     from agent.team.run_list import RunSummary
@@ -60,7 +60,7 @@ def show(
         typer.echo(json.dumps({**summary.details(), "journal": str(folder / JOURNAL)}))
         return
     told = [_line(summary)]
-    told += [summary.reason] if summary.reason else []
+    told += quoted(summary.reason)
     events = [("plan_ready", summary.plan)] if summary.plan else []
     events += [("candidate_verified", each) for each in summary.candidates.values()]
     events += [("review_ready", each) for each in summary.reviews]
@@ -165,12 +165,13 @@ def _runs(repo: Path | None) -> Path:
 
 
 def _line(each: RunSummary) -> str:
-    from agent.core.terminal import printable
+    from agent.core.terminal import one_line, printable
 
     when = f"{datetime.fromtimestamp(each.started, UTC).astimezone():%F %R}" if each.started else ""
     status = f"{each.status}*" if each.resumable else each.status
     facts = f"{each.run:20}  {when:16}  {status:12}  {each.wall_s:7.1f} s"
-    return printable(f"{facts}  {each.task}{f'  {each.branch}' if each.branch else ''}")
+    branch = f"  {one_line(each.branch)}" if each.branch else ""
+    return f"{printable(facts)}  {one_line(each.task)}{branch}"
 
 
 def _count(runs: Sequence[object]) -> str:

@@ -9,6 +9,7 @@ In TOML a field is written flat (``llamacpp_port = 8080``) or as a table (``[lla
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import re
 import shutil
@@ -25,6 +26,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agent.core.errors import SettingsError, WorkspaceError
+from agent.core.model_name import name_in
+from agent.core.regular_file import MOST_BYTES, read_regular
 
 ProfileName = Literal["auto", "cpu", "vulkan-igpu", "gpu-24gb", "low-latency"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
@@ -46,6 +49,9 @@ _NOT_FROM_A_REPOSITORY = {
     "turbo_remote_hosts",
     "hf_endpoint",
     "hf_token",
+    "hf_hub_offline",
+    "model_cache_max_gb",
+    "prefix_bank_max_mb",
     "sandbox",
     "sandbox_read",
     "sandbox_memory_mb",
@@ -56,7 +62,12 @@ _NOT_FROM_A_REPOSITORY = {
     "turbo_weaker_tests",
 }
 """What stands in a clone is not the user's word: whoever wrote it must not choose the program that
-we start, the address that prompts go to, what a command may reach or what counts as tested."""
+we start, the address that prompts go to, what a command may reach, what counts as tested, or what
+of the user's is deleted: the limits of the caches hold for every repository."""
+
+_WEEK_S = 604_800
+"""Longest of the limits of time that a request or a command may have."""
+_MOST_THREADS = 4096
 
 _GIT_NAMES_KEPT = {
     "GIT_CEILING_DIRECTORIES",
@@ -67,6 +78,7 @@ _GIT_NAMES_KEPT = {
     "GIT_PYTHON_GIT_EXECUTABLE",
 }
 
+_MODEL = "llamacpp_model_path"
 _NAME = "turbo-local-coder"
 
 _COMMAND_NAMES = frozenset(
@@ -121,7 +133,8 @@ class Settings(BaseSettings):
     llamacpp_model_path: Path | None = None
     """A GGUF file, or a model that `turbo models pull` fetched, by its name (qwen2.5-coder-1.5b,
     with :Q8_0 for another quantisation, or owner/repository:QUANTISATION); model_choice.py tells
-    them apart. Unset: the small embedded model, which demonstrates and tests the machinery."""
+    them apart. Unset: the small embedded model, which demonstrates and tests the machinery. A
+repository may only name one: a server with the user's rights would read a file of a stranger's."""
 
     llamacpp_binary_path: Path | None = None
     """A llama-server. Unset: the first that runs here of `llama-server` on PATH, the one of the
@@ -170,10 +183,10 @@ class Settings(BaseSettings):
     """ngram: guess tokens from what the prompt holds already, for edits that copy a file. Measure
     it on your machine: with all slots busy it may as well cost time."""
 
-    llamacpp_threads: int | None = Field(default=None, ge=1)
+    llamacpp_threads: int | None = Field(default=None, ge=1, le=_MOST_THREADS)
     """CPU threads for decoding. Unset: physical cores, one for a very small model."""
 
-    llamacpp_threads_batch: int | None = Field(default=None, ge=1)
+    llamacpp_threads_batch: int | None = Field(default=None, ge=1, le=_MOST_THREADS)
     """CPU threads for reading prompts. Unset: those of LLAMACPP_THREADS."""
 
     llamacpp_batch_size: int | None = Field(default=None, ge=32, le=65_536)
@@ -221,7 +234,7 @@ class Settings(BaseSettings):
     prefix_bank_max_mb: int = Field(default=2048, ge=0)
     """Most MiB of saved prompt prefixes on disk; the least used go first. 0: save none."""
 
-    request_timeout_s: float = Field(default=320.0, gt=0)
+    request_timeout_s: float = Field(default=320.0, gt=0, le=_WEEK_S)
     """Stall: seconds without a token or progress before a request is given up. No total limit."""
 
     dry_run: bool = False
@@ -263,7 +276,7 @@ class Settings(BaseSettings):
     turbo_evidence_tokens: int = Field(default=400, ge=50)
     """Most tokens of failing output that a repair prompt shows."""
 
-    turbo_test_timeout_s: float = Field(default=300.0, gt=0)
+    turbo_test_timeout_s: float = Field(default=300.0, gt=0, le=_WEEK_S)
     """Wall seconds that a test or lint command may take."""
 
     sandbox: Literal["auto", "bwrap", "require", "off"] = "auto"
@@ -287,7 +300,7 @@ class Settings(BaseSettings):
     sandbox_disk_mb: int = Field(default=4096, ge=1)
     """Most MiB of files that a command may leave in the folder it runs in."""
 
-    sandbox_cpu_s: int = Field(default=3600, ge=1)
+    sandbox_cpu_s: int = Field(default=3600, ge=1, le=_WEEK_S)
     """Most seconds of CPU time of one process of a command."""
 
     turbo_remote_hosts: tuple[str, ...] = ()
@@ -526,14 +539,14 @@ def embedded_model() -> Path:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(_settings_text(path).replace("\r\n", "\n"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from None
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise SettingsError(
+            f"{path}: nested too deeply", fix="A setting is at most in one table."
+        ) from None
+    except ValueError as error:  # a number may be too long for Python besides
         raise SettingsError(f"{path}: {error}", fix="Correct the TOML at that place.") from None
     flat: dict[str, Any] = {}
     for key, value in data.items():
@@ -550,11 +563,32 @@ def is_the_users(field: str) -> bool:
     return field in _NOT_FROM_A_REPOSITORY
 
 
+def _settings_text(path: Path) -> str:
+    """Raises SettingsError, or FileNotFoundError and NotADirectoryError when there is no such
+    file."""
+    try:
+        data = read_regular(path)
+        text = data.decode("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except (OSError, UnicodeDecodeError) as error:
+        fix = "Settings are read from a text file in UTF-8; take away what is there, or correct it."
+        raise SettingsError(
+            f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}", fix=fix
+        ) from None
+    if len(data) > MOST_BYTES:
+        raise SettingsError(
+            f"{path}: larger than {MOST_BYTES:,} bytes",
+            fix="A file of settings is small; take away what is none.",
+        )
+    return text
+
+
 def _of_dotenv(path: Path) -> dict[str, str]:
     """The settings of a `.env`. One that git tracks came with the repository and may set no more
     than that; any other is the user's own."""
     values = _from_names(_read_env(path), str(path))
-    if not _NOT_FROM_A_REPOSITORY & values.keys():
+    if not _NOT_FROM_A_REPOSITORY & values.keys() and not _is_model_file(values):
         return values  # nobody needs to ask git
     try:
         from agent.core.workspace import is_tracked  # noqa: PLC0415 - it imports us
@@ -566,23 +600,38 @@ def _of_dotenv(path: Path) -> dict[str, str]:
 
 
 def _only_harmless(values: dict[str, Value], source: str) -> dict[str, Value]:
-    """Refuse settings by which a repository could run a program or send what it holds away."""
+    """Refuse settings by which a repository could reach beyond itself."""
+    fix = (
+        "Set {} in the environment, in your own config file, or in a .env that git does not track."
+    )
     for key in sorted(_NOT_FROM_A_REPOSITORY & values.keys()):
         raise SettingsError(
             f"{source}: {key} may not be set by a repository",
-            fix=f"Set {key.upper()} in the environment, in your own config file, or in a .env that "
-            "git does not track.",
+            fix=fix.format(key.upper()),
+        )
+    if _is_model_file(values):
+        raise SettingsError(
+            f"{source}: {_MODEL} is a file, and a repository may only name a model "
+            "(turbo models list)",
+            fix=fix.format(_MODEL.upper()),
         )
     return values
 
 
+def _is_model_file(values: Mapping[str, object]) -> bool:
+    """Whether the model is no name, or one that a file in the working directory has."""
+    return _MODEL in values and name_in(Path(str(values[_MODEL]))) is None
+
+
 def _read_env(path: Path) -> dict[str, str]:
+    if path.is_dir():  # some keep a virtual environment under this name
+        return {}
     try:
-        if not path.is_file():
-            return {}
-        return {key: value for key, value in dotenv_values(path).items() if value is not None}
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from None
+        text = _settings_text(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    values = dotenv_values(stream=io.StringIO(text))
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _from_names(names: Mapping[str, str], source: str) -> dict[str, str]:

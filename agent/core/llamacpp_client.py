@@ -36,6 +36,8 @@ from agent.core.llamacpp_wire import (
     Event,
     Failure,
     Final,
+    Piece,
+    Prefill,
     Served,
     parse_event,
     parse_failure,
@@ -207,7 +209,8 @@ class LlamaCppClient:
         """Events of one streamed ``/completion``; leaving the block closes the stream.
 
         `answer` is the token budget, for the message of ContextTooSmall. Raises a BackendError:
-        BackendStalled after silence, BackendUnavailable when the stream breaks off.
+        BackendStalled after silence or events that get no further, BackendUnavailable when the
+        stream breaks off.
         """
         # The server closes the connection of a stream without saying so in its headers (b10434);
         # put back into the pool it would fail the next request now and then.
@@ -227,13 +230,15 @@ class LlamaCppClient:
         chunks = response.aiter_raw()
         loop = asyncio.get_running_loop()
         silent_until = loop.time() + self._stall_s
+        furthest = (0, -1)
         while chunk := await self._next(chunks, silent_until):
-            payloads = reader.feed(chunk)
-            if payloads:
-                silent_until = loop.time() + self._stall_s
-            for payload in payloads:
+            for payload in reader.feed(chunk):
                 with self._understanding("/completion"):
                     event = parse_event(payload)
+                # A server that tells again and again how far it is has come no further.
+                if not isinstance(event, Failure) and _reached(event) > furthest:
+                    furthest = _reached(event)
+                    silent_until = loop.time() + self._stall_s
                 if isinstance(event, Failure):
                     raise self._refusal(event, answer=answer)
                 yield event
@@ -350,3 +355,14 @@ class LlamaCppClient:
 
     def _understanding(self, endpoint: str) -> AbstractContextManager[None]:
         return understanding(self._peer, endpoint, fix=_FIX)
+
+
+def _reached(event: Event) -> tuple[int, int]:
+    """How far the server is: first it reads, then it writes."""
+    match event:
+        case Prefill():
+            return (0, event.done)
+        case Piece():
+            return (1, event.predicted)
+        case Final():
+            return (2, 0)

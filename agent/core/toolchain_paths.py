@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from agent.core.regular_file import read_regular
+
 SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt"),
     *("/nix/store", "/gnu/store", "/run/current-system", "/snap"),
@@ -73,8 +75,10 @@ def _around(folder: Path, home: Path) -> Path:
 
 def _base_of(environment: Path, home: Path) -> Iterator[Path]:
     try:
-        text = (environment / "pyvenv.cfg").read_text(encoding="utf-8")
+        text = read_regular(environment / "pyvenv.cfg").decode("utf-8")
     except (OSError, UnicodeDecodeError):
+        return
+    if "\0" in text:  # no path
         return
     for line in text.splitlines():
         key, _, value = line.partition("=")

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from agent.core.terminal import printable
+from agent.core.terminal import one_line
 from agent.team.plain_view import PlainView
 
 _PHASES = {"decode": "writing", "prefill": "reading", "queued": "waiting"}
@@ -141,7 +141,7 @@ class LiveView:
                 Text(row.phase, style=_STYLE.get(row.phase, "")),
                 str(row.speed.tokens or ""),
                 f"{row.speed.per_second:.0f}" if row.speed.per_second else "",
-                Text(printable(row.tests), overflow="ellipsis", no_wrap=True),
+                Text(one_line(row.tests), overflow="ellipsis", no_wrap=True),
             )
         return table
 

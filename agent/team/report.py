@@ -15,7 +15,7 @@ from rich.text import Text
 
 from agent.core.errors import TurboError
 from agent.core.redaction import Redactor
-from agent.core.terminal import printable
+from agent.core.terminal import hanging, one_line, printable, quoted
 from agent.team.live_view import LiveView
 from agent.team.plain_view import UNKEPT, PlainView, QuietView, View
 from agent.team.replay import Replay
@@ -145,10 +145,9 @@ class Reporter:
         out = self._out
         if result.plan is not None:
             self._heading("Plan")
-            self._line(result.plan.summary)
+            self._inside(result.plan.summary)
             for number, step in enumerate(result.plan.steps, 1):
-                line = f"{number}. {step.action} {step.path}: {step.instruction}"
-                self._line(line)
+                self._inside(f"{number}. {step.action} {step.path}: {step.instruction}")
         chosen = result.chosen
         if chosen is not None:
             self._heading("Diff")
@@ -165,8 +164,7 @@ class Reporter:
             self._heading("Review")
             self._line(result.review.verdict)
             for comment in result.review.comments:
-                line = f"{comment.file}:{comment.line} {comment.severity}: {comment.text}"
-                self._line(line)
+                self._inside(f"{comment.file}:{comment.line} {comment.severity}: {comment.text}")
         self._heading("Outcome")
 
     def _show_outcome(self, result: RunResult) -> None:
@@ -176,12 +174,17 @@ class Reporter:
         for line in describe_outcome(result):
             self._line(line)
 
+    def _inside(self, text: str) -> None:
+        """What a model said, as one line that is not taken for one of ours."""
+        # redacted before it is joined: some secrets have several lines
+        self._line(f"  {one_line(self._redactor.text(text))}")
+
     def _line(self, text: str) -> None:
         shown = printable(self._redactor.text(text))
         self._out.print(shown, markup=False, highlight=False, soft_wrap=True)
 
     def _heading(self, title: str) -> None:
-        shown = printable(self._redactor.text(title))
+        shown = one_line(self._redactor.text(title))
         self._out.print(Text(f"\n{shown}", style="bold"), soft_wrap=True)
 
     def _complain(self, text: str) -> None:
@@ -193,8 +196,8 @@ def describe_session(ledger: Ledger) -> list[str]:
     results, waiting = ledger.results, ledger.waiting
     done = sum(result.exit_code == 0 for result in results)
     lines = [f"\n{done} of {len(results) + len(waiting)} tasks succeeded"]
-    lines += [f"{x.status}: {x.task} ({x.run})" for x in results if x.exit_code]
-    return lines + [f"not run: {title}" for title in waiting]
+    lines += [f"{x.status}: {one_line(x.task)} ({x.run})" for x in results if x.exit_code]
+    return lines + [f"not run: {one_line(title)}" for title in waiting]
 
 
 def write_event(event: str, data: Mapping[str, Any]) -> None:
@@ -205,7 +208,7 @@ def write_event(event: str, data: Mapping[str, Any]) -> None:
 
 def complain(text: str) -> None:
     """One thing that went wrong, on standard error."""
-    sys.stderr.write(f"turbo: {printable(text)}\n")
+    sys.stderr.write(f"turbo: {hanging(text)}\n")
 
 
 def describe_tests(result: RunResult) -> list[str]:
@@ -218,7 +221,8 @@ def describe_tests(result: RunResult) -> list[str]:
     elif chosen is not None and chosen.tests is not None:
         tests = chosen.tests
         code = "time limit" if tests.exit_code is None else f"exit code {tests.exit_code}"
-        lines.append(f"{tests.command}: {code}, {tests.summary} ({tests.duration_s:.1f} s)")
+        ended = one_line(f"{tests.command}: {code}, {tests.summary}")
+        lines.append(f"{ended} ({tests.duration_s:.1f} s)")
     lines.append(f"{green} green of {len(result.candidates)} candidates")
     reasons: dict[tuple[str, int, str], list[str]] = {}
     for candidate in result.candidates:
@@ -227,18 +231,18 @@ def describe_tests(result: RunResult) -> list[str]:
             key = (lost, candidate.round, candidate.weakened or candidate.reason)
             reasons.setdefault(key, []).append(str(candidate.index))
     lines += [
-        f"{lost} in round {number + 1}: {', '.join(indexes)}: {reason}"
+        f"{lost} in round {number + 1}: {', '.join(indexes)}: {one_line(reason)}"
         for (lost, number, reason), indexes in reasons.items()
     ]
     if chosen is not None:
-        lines += chosen.tests.evidence.splitlines() if chosen.tests else []
+        lines += quoted(chosen.tests.evidence) if chosen.tests else []
         lines += [f"lint: {complaint}" for complaint in chosen.lint.splitlines()]
     return lines
 
 
 def describe_outcome(result: RunResult) -> list[str]:
     """Status, branch and commit, and what it cost."""
-    lines = [f"{result.status}: {result.reason}" if result.reason else result.status]
+    lines = [hanging(f"{result.status}: {result.reason}") if result.reason else result.status]
     if result.chosen is not None and result.chosen.tests is None:
         lines.append("NO TESTS were found: nothing but the reviewer judged the change")
     if result.branch and result.commit:

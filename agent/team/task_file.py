@@ -25,6 +25,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.core.errors import TaskFileError
+from agent.core.regular_file import read_regular
 from agent.core.repository_path import tidy_path, why_refused
 from agent.team.front_matter import FrontMatter, read_front_matter
 
@@ -96,8 +97,7 @@ def read_task(path: Path) -> Task:
     """Read and parse one task file. Raises TaskFileError."""
     source = str(path)
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        data = read_regular(path, MOST_BYTES)
     except FileNotFoundError:
         raise TaskFileError(
             source, "no such file", fix="Name a task file, or give --task and the wish in prose."
@@ -107,7 +107,9 @@ def read_task(path: Path) -> Task:
             source, "is a folder", fix="Name the task files in it: tasks/*.md"
         ) from None
     except (OSError, ValueError) as error:
-        raise TaskFileError(source, f"cannot be read: {error}") from None
+        raise TaskFileError(
+            source, f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

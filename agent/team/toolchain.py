@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from agent.core.config import command_environment
+from agent.core.regular_file import MOST_BYTES, read_regular
 from agent.core.toolchain_paths import PYTHONS
 
 _PYTEST = ("pytest", "-q", "--tb=short", "--color=no", "-p", "no:cacheprovider")
@@ -24,7 +25,6 @@ _PYTEST = ("pytest", "-q", "--tb=short", "--color=no", "-p", "no:cacheprovider")
 while the `python` that PATH has first may lack it. `run_tests` makes the repository importable."""
 
 _MOST_FILES = 20_000
-_MOST_BYTES = 1_000_000
 _PRETTIER = (".js", ".jsx", ".mjs", ".cjs", ".ts", ".tsx", ".css", ".scss", ".html", ".vue")
 
 
@@ -136,8 +136,7 @@ def _names_below(folder: Path) -> Iterator[str]:
 def _text(path: Path) -> str:
     """The beginning of a file; empty when it cannot be read: then it configures nothing."""
     try:
-        with path.open("rb") as file:
-            return file.read(_MOST_BYTES).decode("utf-8", errors="replace")
+        return read_regular(path)[:MOST_BYTES].decode("utf-8", errors="replace")
     except OSError:
         return ""
 
@@ -145,7 +144,7 @@ def _text(path: Path) -> str:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(_text(path))
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # also a number that is too long for Python
         return {}
 
 

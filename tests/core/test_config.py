@@ -158,6 +158,14 @@ def test_every_field_is_in_the_example_file_with_its_default() -> None:
         ("LLAMACPP_TENSOR_SPLIT", "x", r"=x: Input should be numbers"),
         ("LLAMACPP_BATCH_SIZE", "10000000", "less than or equal"),
         ("LLAMACPP_START_TIMEOUT_S", "inf", "less than or equal"),
+        ("REQUEST_TIMEOUT_S", "inf", "less than or equal to 604800"),
+        ("TURBO_TEST_TIMEOUT_S", "604801", "less than or equal to 604800"),
+        ("TURBO_TEST_TIMEOUT_S", "nan", "less than or equal|greater than"),
+        ("SANDBOX_CPU_S", "1000000000", "less than or equal to 604800"),
+        ("LLAMACPP_THREADS", "1000000000", "less than or equal to 4096"),
+        ("TURBO_ROUNDS", "101", "less than or equal"),
+        ("TURBO_PLANS", "101", "less than or equal"),
+        ("TURBO_CANDIDATES", "65", "less than or equal"),
         ("LLAMACPP_NONSENSE", "4", r"unknown setting LLAMACPP_NONSENSE\n\.env\.example"),
         ("LLAMACP_PARALLEL", "4", "Did you mean LLAMACPP_PARALLEL"),
     ],
@@ -187,6 +195,9 @@ FROM_A_STRANGER = {
     "TURBO_REMOTE_HOSTS": "evil.example",
     "OLLAMA_LOCAL": "http://evil.example",
     "SANDBOX": "off",
+    "MODEL_CACHE_MAX_GB": "0.001",
+    "PREFIX_BANK_MAX_MB": "1",
+    "HF_HUB_OFFLINE": "true",
 }
 
 
@@ -199,7 +210,8 @@ def test_a_dotenv_that_git_tracks_is_the_repositorys_word(sources: Sources, name
     git(sources.here, "init")
     sources.env_file(f"{name}={FROM_A_STRANGER[name]}\nLLAMACPP_PARALLEL=2\n")
     value = getattr(sources.load(), name.lower())  # nobody but the user can have put it there
-    assert str(value) in (FROM_A_STRANGER[name], "evil", "('evil.example',)")
+    given = FROM_A_STRANGER[name]
+    assert str(value).lower() in (given, f"{given}.0", "evil", "('evil.example',)")
     git(sources.here, "add", "--force", ".env")
     with pytest.raises(SettingsError) as refused:
         sources.load()
@@ -227,3 +239,38 @@ def test_no_error_shows_a_key(sources: Sources) -> None:
         sources.load()
     assert "HF_TOKEN=..." in str(refused.value)
     assert "12345678" not in str(refused.value)
+
+
+MODEL_FILES = ("./evil.gguf", "evil.gguf", "/evil", "~/evil.gguf", "models/evil.gguf", "../e/f:g")
+
+
+@pytest.mark.parametrize("path", MODEL_FILES)
+def test_a_repository_names_a_model_and_no_file(sources: Sources, path: str) -> None:
+    refusal = (
+        r"is a file, and a repository may only name a model.*\n.*LLAMACPP_MODEL_PATH in the env"
+    )
+    sources.turbo_toml(f'llamacpp_model_path = "{path}"\n')
+    with pytest.raises(SettingsError, match=rf"turbo\.toml: llamacpp_model_path {refusal}"):
+        sources.load()
+    sources.turbo_toml("")
+    git(sources.here, "init")
+    sources.env_file(f"LLAMACPP_MODEL_PATH={path}\n")
+    assert sources.load().llamacpp_model_path == Path(path)
+    git(sources.here, "add", "--force", ".env")
+    with pytest.raises(SettingsError, match=rf"tracked by git\): llamacpp_model_path {refusal}"):
+        sources.load()
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen2.5-coder-1.5b", "qwen2.5-coder-1.5b:Q8_0", "acme/coder:Q8_0"]
+)
+def test_a_name_of_a_model_may_come_from_a_repository_unless_a_file_has_it(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(sources.here)
+    sources.turbo_toml(f'[llamacpp]\nmodel_path = "{name}"\n')
+    assert sources.load().llamacpp_model_path == Path(name)
+    (sources.here / name).parent.mkdir(exist_ok=True)
+    (sources.here / name).write_bytes(b"GGUF")
+    with pytest.raises(SettingsError, match="may only name a model"):
+        sources.load()

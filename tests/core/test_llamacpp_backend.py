@@ -20,6 +20,7 @@ from fakes.llama_server import (
     error,
     fail_midway,
     hang_up,
+    read_on,
     refuse,
     stall,
 )
@@ -243,6 +244,24 @@ async def test_silence_is_a_stall_and_pings_are_silence(pings: bool) -> None:
     ):
         with pytest.raises(BackendStalled, match=r"for 0\.2 s"):
             await backend.complete(ask())
+
+
+async def test_progress_that_does_not_get_further_is_a_stall() -> None:
+    async with (
+        FakeLlamaServer(read_on(0, 1, 2, forever=True)) as server,
+        backend_on(server, stall_timeout_s=0.3) as backend,
+    ):
+        with pytest.raises(BackendStalled, match=r"for 0\.3 s"):
+            await backend.complete(ask())
+
+
+async def test_progress_that_gets_further_is_life() -> None:
+    steps = range(20)  # longer than the silence that is allowed
+    async with (
+        FakeLlamaServer(read_on(*steps, forever=False)) as server,
+        backend_on(server, stall_timeout_s=0.5) as backend,
+    ):
+        assert (await backend.complete(ask())).usage.predicted == 0
 
 
 async def test_garbled_output_is_asked_for_with_another_seed() -> None:

@@ -87,6 +87,24 @@ def stall(*pieces: str, pings: bool = False) -> Step:
     return step
 
 
+def read_on(*done: int, forever: bool) -> Step:
+    """Tell how far the prompt is read, and the last of it `forever`; else answer after it."""
+
+    async def step(call: Call, reply: Responder) -> None:
+        prompt = len(call.body["prompt"])
+        await reply.begin()
+        for count in done:
+            await reply.chunk(_progress(prompt, 0, count))
+            await asyncio.sleep(0.05)
+        while forever:
+            await reply.chunk(_progress(prompt, 0, done[-1]))
+            await asyncio.sleep(0.02)
+        await reply.chunk(_final(call, prompt, 0, 0, "eos"))
+        await reply.end()
+
+    return step
+
+
 def fail_midway(body: dict[str, Any], *pieces: str) -> Step:
     async def step(call: Call, reply: Responder) -> None:
         await reply.begin()
@@ -163,8 +181,9 @@ class FakeLlamaServer(FakeHttpServer):
             raise Hangup
 
 
-def _progress(prompt: int, cached: int) -> bytes:
-    counts = {"total": prompt, "cache": cached, "processed": prompt, "time_ms": 1}
+def _progress(prompt: int, cached: int, done: int | None = None) -> bytes:
+    processed = prompt if done is None else done
+    counts = {"total": prompt, "cache": cached, "processed": processed, "time_ms": 1}
     return event({"content": "", "stop": False, "prompt_progress": counts})
 
 

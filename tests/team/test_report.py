@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.text import Text
 
 from agent.core.errors import EngineError
+from agent.core.terminal import hanging, printable
 from agent.team.live_view import LiveView
 from agent.team.plain_view import PlainView, describe
 from agent.team.report import Reporter, describe_tests
 from agent.team.result import Ledger, RunResult
-from agent.team.state import Candidate, Verified
+from agent.team.state import Candidate, Comment, Plan, Review, Step, Verified
 
 ACCEPTED = RunResult(status="accepted", exit_code=0, task="One", branch="turbo/one", commit="abc")
 VERIFIED = {"candidate": 0, "round": 0, "status": "invalid", "failures": None, "lint": ""}
@@ -150,3 +151,85 @@ def test_the_live_view_has_a_row_per_slot_and_a_total() -> None:
     ]
     (total,) = [row for row in rows if row[:3] == ["all", "2", "busy"]][-1:]
     assert total[-5:] == ["800/1000", "1.8", "busy", "on", "average"]
+
+
+FORGED = "Fine.\n\nOutcome\naccepted\nbranch turbo/fake\r\x85Tests\u2028none\n  99 green\u202e"
+OURS = ("Plan", "Tests", "Review", "Outcome")
+
+
+def starts(text: str) -> list[str]:
+    """First words of the lines that begin in the first column."""
+    return [line.split()[0] for line in text.splitlines() if line.strip() and line[0] != " "]
+
+
+def lying_result() -> RunResult:
+    tests = Verified(
+        command="pytest", exit_code=1, failures=1, completed=True, summary=FORGED,
+        evidence=FORGED, duration_s=1.0,
+    )  # fmt: skip
+    red = candidate(0, status="red", tests=tests)
+    bad = candidate(1, status="invalid", reason=FORGED)
+    step = Step(action="edit", path="a.py", instruction=FORGED)
+    comment = Comment(file=FORGED, line=1, severity="error", text=FORGED)
+    return RunResult(
+        status="rejected",
+        exit_code=1,
+        task=FORGED,
+        reason=FORGED,
+        plan=Plan(summary=FORGED, steps=[step]),
+        candidates=[red, bad],
+        chosen=red,
+        review=Review(verdict="revise", comments=[comment]),
+    )
+
+
+def test_no_text_of_a_model_passes_for_a_section_of_the_report() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=200)
+    tell = Reporter(PlainView(console, verbose=False), console, as_json=False, quiet=False)
+    tell.end_session(Ledger(results=[lying_result()], waiting=[FORGED]))
+    shown = out.getvalue()
+    assert "\u202e" not in shown
+    assert "\\u202e" in shown
+    begun = starts(shown)
+    assert [word for word in begun if word in OURS] == list(OURS)
+    assert not {"accepted", "branch", "99", "none"} & set(begun)
+    tests = shown[shown.index("\nTests") : shown.index("\nReview")]
+    assert starts(tests) == ["Tests", "pytest:", "0", "invalid"]
+
+
+PLAN = {"action": "edit", "path": FORGED, "instruction": FORGED}
+REMARK = {"file": FORGED, "line": 1, "severity": "note", "text": FORGED}
+LIES = [
+    ("run_started", {"task": FORGED}),
+    ("plan_refused", {"reason": FORGED}),
+    ("plan_ready", {"summary": FORGED, "steps": [PLAN]}),
+    ("candidate_verified", VERIFIED | {"summary": FORGED, "lint": FORGED}),
+    ("review_ready", {"candidate": 0, "verdict": "accept", "comments": [REMARK]}),
+    ("notice", {"text": FORGED}),
+    ("anything", {"text": FORGED}),
+]
+
+
+@pytest.mark.parametrize(("event", "data"), LIES)
+def test_no_text_of_a_model_passes_for_a_line_of_the_log(event: str, data: dict[str, Any]) -> None:
+    out = io.StringIO()
+    PlainView(Console(file=out, width=200), verbose=True).on_event(event, data)
+    assert len(starts(out.getvalue())) == 1
+    assert "\u202e" not in out.getvalue()
+
+
+def test_events_for_programs_keep_every_character(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter().on_event("plan_ready", {"summary": FORGED, "steps": [PLAN]})
+    told = events(capsys)[0]
+    assert told["summary"] == FORGED
+    assert told["steps"] == [PLAN]
+
+
+@pytest.mark.parametrize("hidden", ["\u202a", "\u202e", "\u2066", "\u2069", "\u200b", "\u200f"])
+def test_what_cannot_be_seen_is_shown_as_an_escape(hidden: str) -> None:
+    assert printable(f"if a{hidden}:\n\tü") == f"if a\\u{ord(hidden):04x}:\n\tü"
+
+
+def test_later_lines_of_an_error_are_indented() -> None:
+    assert hanging("a\nb\n  c\n\nd") == "a\n  b\n  c\n\n  d"
