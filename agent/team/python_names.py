@@ -14,6 +14,7 @@ _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 _FREE = frozenset(("sys.argv", "sys.stdin", "sys.stdout", "sys.stderr", "sys.path"))
 _BY_TEXT = frozenset(("exec", "globals"))
 """Calls that may give any name any meaning."""
+_POWERFUL = _BY_TEXT | {"pytest_plugins"}
 
 
 def dotted_name(node: ast.AST | None) -> str:
@@ -53,7 +54,7 @@ def given_another_meaning(old: ast.Module, new: ast.Module) -> list[str]:
     for name in _bound(new, roots) - _bound(old, roots):
         if name in before:
             reasons.append(f"gives {name}, which it imports, another meaning")
-        elif "." in name or name in _BY_TEXT:
+        elif "." in name or name in _POWERFUL:
             reasons.append(f"replaces names with {name}")
     taken = (_parameters(new) - _parameters(old)) & before.keys()
     reasons += [f"has a parameter {name}, which hides what it imports" for name in sorted(taken)]

@@ -169,6 +169,9 @@ def _read(tree: ast.Module) -> Tests:
     helpers = _weakest(functions, asserts_of, rebound), _weakest(functions, certain_of, rebound)
     tests = Tests()
     _collect(tree.body, "", tests, helpers, idle=False, always=True)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Global):
+            _hide(tests, node.names)
     tests.exits = Counter(_exits(tree))
     return tests
 
@@ -247,7 +250,8 @@ def _is_collected(node: ast.ClassDef) -> bool:
         and is_constant(each.value, truth=False)
         for each in node.body
     )
-    return not off and (node.name.startswith("Test") or bool(node.bases))
+    made = any(isinstance(x, Function) and x.name in ("__init__", "__new__") for x in node.body)
+    return not off and (bool(node.bases) or (node.name.startswith("Test") and not made))
 
 
 def _marks_all(node: ast.Assign | ast.AnnAssign | ast.Expr) -> bool:

@@ -580,7 +580,7 @@ def test_python_is_not_written_in_an_encoding_that_hides_code(
 ) -> None:
     content = f"{cookie}# +AAo-import os\n"
     if refused:
-        with pytest.raises(EditError, match="would be read as .*: leave the comment out"):
+        with pytest.raises(EditError, match=r"would be read as .*: leave the comment out"):
             write_file(path, tmp_path, content)
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(content)  # who had it before may keep it

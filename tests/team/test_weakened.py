@@ -90,6 +90,13 @@ def python(old: str, new: str) -> list[str]:
         (PYTHON, f"{PYTHON}\n\nTestErrors.__test__ = False\n", "TestErrors.test_text removed"),
         (PYTHON, f"{PYTHON}\n\ntest_double.__test__ = False\n", "(test_double removed)"),
         (PYTHON, f"{PYTHON}\n\ndel test_double\n", "(test_double removed)"),
+        (
+            PYTHON,
+            f"{PYTHON}\n\ndef end():\n    global test_double\n    test_double = 1\n\n\nend()\n",
+            "(test_double removed)",
+        ),
+        (PYTHON, f"{PYTHON}\n    def __init__(self):\n        pass\n", "test_text removed"),
+        (PYTHON, f"pytest_plugins = ['kit.evil']\n{PYTHON}", "names with pytest_plugins"),
         (PYTHON, f"{PYTHON}\n\nfor test_double in [None]:\n    pass\n", "(test_double removed)"),
         (PYTHON, f"{PYTHON}\n\nfrom os import getcwd as test_double\n", "(test_double removed)"),
         (PYTHON, f"{PYTHON}\n\ncheck = print\n", "test_many lacks: assert value > 0"),
