@@ -63,19 +63,33 @@ def filters_off(listed: str) -> list[str]:
     return [f"filter.{name}.{setting}" for name in names if name for setting in told]
 
 
-def filter_of(output: str) -> dict[str, str]:
-    """From the output of ``git check-attr -z filter`` the paths that have a filter, and its name.
+FILTER = ("filter",)
+CONVERSIONS = (*FILTER, "working-tree-encoding", "ident")
+"""Attributes that make what git keeps of a file another text than the one in the worktree."""
 
-    It counts whether or not the filter is configured here: elsewhere it is."""
+
+def conversions_of(output: str) -> dict[str, tuple[str, str]]:
+    """From the output of ``git check-attr -z`` the paths that have one of CONVERSIONS, and that
+    attribute with its value.
+
+    A filter counts whether or not it is configured here: elsewhere it is."""
     fields = output.split("\0")
-    values = zip(fields[::3], fields[2::3], strict=False)
-    return {path: value for path, value in values if value not in ("unspecified", "unset")}
+    told = zip(fields[::3], fields[1::3], fields[2::3], strict=False)
+    return {path: (name, value) for path, name, value in told if _converts(name, value)}
 
 
-def why_not_filtered(paths: dict[str, str]) -> str:
-    """Why the first of `paths`, which `filter_of` found, cannot be written by us."""
-    path, name = next(iter(paths.items()))
-    return f"{path!r} is kept by git through the filter {name}, which is not run here"
+def _converts(name: str, value: str) -> bool:
+    as_it_is = name == "working-tree-encoding" and value.casefold() in ("utf-8", "utf8")
+    return value not in ("unspecified", "unset") and not as_it_is
+
+
+def why_not_converted(paths: dict[str, tuple[str, str]]) -> str:
+    """Why the first of `paths`, which `conversions_of` found, cannot be written by us."""
+    path, (name, value) = next(iter(paths.items()))
+    if name == "filter":
+        return f"{path!r} is kept by git through the filter {value}, which is not run here"
+    attribute = name if value == "set" else f"{name}={value}"
+    return f"{path!r} has the git attribute {attribute}: git would keep another text than is tested"
 
 
 def in_portions(paths: Sequence[str], most: int = 500) -> list[Sequence[str]]:

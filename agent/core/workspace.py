@@ -26,13 +26,15 @@ from agent.core.errors import EditError, NotText, WorkspaceError
 from agent.core.folders import cache_folder, private_folder
 from agent.core.git_listings import gitlinks, paths_of_config
 from agent.core.git_options import (
+    CONVERSIONS,
     ENVIRONMENT,
+    FILTER,
     FILTER_NAMES,
     OPTIONS,
-    filter_of,
+    conversions_of,
     filters_off,
     in_portions,
-    why_not_filtered,
+    why_not_converted,
 )
 from agent.core.shortage import FULL_FIX, is_full, shortage
 from agent.core.worktree_folders import (
@@ -161,7 +163,9 @@ class Workspace:
             said = self._here("status", "--porcelain=v1", "-z", *options).split("\0")
             changed = [entry for entry in said if entry]
             files = [entry[3:] for entry in changed if entry.startswith(" M ")]
-            return len(files) < len(changed) or len(_filtered(self._here, files)) < len(files)
+            if len(files) < len(changed):
+                return True
+            return len(_converted(self._here, files, FILTER)) < len(files)
 
         return await self._call(look)
 
@@ -228,9 +232,10 @@ class Workspace:
 
     async def why_filtered(self, paths: Sequence[str]) -> str | None:
         """Why one of `paths` cannot be written because git keeps it through a filter, as git-lfs
-        and git-crypt do; None when all can. As the user's checkout has it: `snapshot` is strict."""
-        filtered = await self._call(lambda: _filtered(self._here, paths))
-        return why_not_filtered(filtered) if filtered else None
+        and git-crypt do, or in another encoding; None when all can. As the user's checkout has it:
+        `snapshot` is strict."""
+        converted = await self._call(lambda: _converted(self._here, paths))
+        return why_not_converted(converted) if converted else None
 
     async def worktree(self, name: str, *, at: str | None = None) -> Path:
         """A worktree of that name, checked out at `at` (default: the base), without leftovers."""
@@ -285,8 +290,8 @@ class Workspace:
     async def snapshot(self, worktree: Path, paths: Sequence[str], message: str) -> str:
         """Commit `paths` of a worktree on top of the base without moving any branch; its id.
 
-        Raises EditError when git keeps one of them through a filter, by the attributes of the base
-        or of the worktree: what we would commit is not what the filter makes of it.
+        Raises EditError when git keeps one of them through a filter or in another encoding, by the
+        attributes of the base or of the worktree: what we would commit is not what was tested.
         """
 
         def write() -> str:
@@ -294,8 +299,9 @@ class Workspace:
             # --reset keeps what git knows of unchanged files: else the next `reset --hard` would
             # write all of them again
             here("read-tree", "--reset", self.base)
-            if filtered := _filtered(here, paths, "--cached") or _filtered(here, paths):
-                raise EditError(why_not_filtered(filtered))
+            at_base = _converted(here, paths, CONVERSIONS, "--cached")
+            if converted := at_base or _converted(here, paths):
+                raise EditError(why_not_converted(converted))
             here("update-index", "--add", "--replace", "--", *paths)
             commit = here("commit-tree", here("write-tree"), "-p", self.base, "-m", message)
             # no branch names it: without this, `git gc --prune=now` of the user would remove it
@@ -685,11 +691,13 @@ def _refuse_branch_in_the_way(here: _Git) -> None:
         )
 
 
-def _filtered(here: _Git, paths: Sequence[str], *options: str) -> dict[str, str]:
-    """Those of `paths` that git keeps through a filter, and its name."""
-    found: dict[str, str] = {}
+def _converted(
+    here: _Git, paths: Sequence[str], attributes: Sequence[str] = CONVERSIONS, *options: str
+) -> dict[str, tuple[str, str]]:
+    """Those of `paths` that git keeps as another text because of `attributes`, and why."""
+    found: dict[str, tuple[str, str]] = {}
     for some in in_portions(paths):
-        found |= filter_of(here("check-attr", "-z", *options, "filter", "--", *some))
+        found |= conversions_of(here("check-attr", "-z", *options, *attributes, "--", *some))
     return found
 
 

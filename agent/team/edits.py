@@ -41,6 +41,9 @@ _NO_TEXT = re.compile(
 )
 """Control characters, such as those that turn the direction of a line, and half characters."""
 
+_COOKIE = re.compile(r"^[ \t\f\ufeff]*#.*?coding[:=][ \t]*([-\w.]+)", re.ASCII)
+"""How the first two lines of Python source name its encoding (PEP 263)."""
+
 _HEAD = 20
 _OVERLAP = "it changes the same lines as another block"
 _NO_SEARCH = "SEARCH is empty, but the file is not"
@@ -144,12 +147,15 @@ def write_file(path: str, root: Path, content: str) -> None:
     """Write the file `path` below `root`, with its folders.
 
     Raises EditError for what is larger than a file that could be read, and for characters that
-    are no text, or show people another text than the one that is there, and that the file did not
-    hold before.
+    are no text, or show people another text than the one that is there, or a Python encoding that
+    does so, and that the file did not hold before.
     """
     before = read_file(path, root) or ""
     if unfit := set(_NO_TEXT.findall(content)) - set(_NO_TEXT.findall(before)):
         raise EditError(f"{path} would hold the character {min(unfit)!a}, which is no text")
+    encoding = _other_encoding(path, content)
+    if encoding and encoding != _other_encoding(path, before):
+        raise EditError(f"{path} would be read as {encoding}: leave the comment out that says so")
     data = content.encode()
     if len(data) > MOST_BYTES:
         raise EditError(f"{path} would be larger than {MOST_BYTES} bytes")
@@ -157,6 +163,21 @@ def write_file(path: str, root: Path, content: str) -> None:
         write_confined(path, root, data)
     except OSError as error:
         raise EditError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _other_encoding(path: str, content: str) -> str | None:
+    """The encoding other than UTF-8 in which Python would read a file: people and tools would see
+    comments where it sees code."""
+    lines = re.split(r"\r\n|\r|\n", content, maxsplit=2)[:2]
+    is_script = lines[0].startswith("#!") and "python" in lines[0]
+    if not is_script and PurePosixPath(path).suffix.casefold() not in (".py", ".pyi", ".pyw"):
+        return None
+    for line in lines:
+        if found := _COOKIE.match(line):
+            name = found[1].casefold().replace("_", "-")
+            if name not in ("utf-8", "utf8") and not name.startswith("utf-8-"):
+                return found[1]
+    return None
 
 
 def _split(content: str) -> tuple[list[str], list[str]]:

@@ -22,34 +22,41 @@ _CLASS_SUFFIXES = (".java", ".kt", ".cs", ".php", ".swift", ".scala", ".groovy")
 _PROSE = (".md", ".rst", ".txt", ".adoc")
 
 _RUNNER = re.compile(
-    r"\.?pytest\.ini|tox\.ini|setup\.cfg|pyproject\.toml|noxfile\.py|\.coveragerc|package\.json"
+    r"\.?pytest\.(?:ini|toml)|tox\.ini|setup\.(?:cfg|py)|pyproject\.toml|noxfile\.py|package\.json"
     r"|(?:jest|vitest|vite|babel|playwright|cypress|karma|ava|wdio|prettier|eslint)\.con(?:f|fig)\..+"
-    r"|\.(?:mocharc|prettierrc|eslintrc|babelrc|swcrc)(?:\..+)?|\.rspec|rakefile|phpunit\.xml.*"
-    r"|(?:gnu)?makefile|justfile|taskfile\.ya?ml|cargo\.toml|pom\.xml"
+    r"|(?:jest|vitest)[.-]setup\..+|setuptests\..+|bunfig\.toml|deno\.jsonc?|rakefile|phpunit\.xml.*"
+    r"|(?:gnu)?makefile|justfile|taskfile\.ya?ml|cargo\.toml|build\.rs|go\.(?:mod|work)|pom\.xml"
+    r"|cmakelists\.txt|meson\.build|(?:build|workspace|module)\.bazel|gemfile"
     r"|(?:build|settings)\.gradle(?:\.kts)?|sitecustomize\.py|usercustomize\.py|.+\.pth"
 )
 _CI = re.compile(
-    r"\.gitlab-ci\.ya?ml|\.travis\.ya?ml|\.?appveyor\.ya?ml|azure-pipelines.*\.ya?ml"
-    r"|bitbucket-pipelines\.ya?ml|jenkinsfile.*|\.drone\.ya?ml|\.cirrus\.(?:ya?ml|star)"
-    r"|\.woodpecker\.ya?ml|cloudbuild\.ya?ml|buildspec\.ya?ml|codecov\.ya?ml|\.?renovate\.json5?"
+    r"appveyor\.ya?ml|azure-pipelines.*\.ya?ml|bitbucket-pipelines\.ya?ml|jenkinsfile.*"
+    r"|cloudbuild\.ya?ml|buildspec\.ya?ml|codecov\.ya?ml|renovate\.json5?"
 )
-_CI_FOLDERS = frozenset((".github", ".gitlab", ".circleci", ".buildkite", ".woodpecker", ".ci"))
-_HOOKS = re.compile(
-    r"\.gitattributes|\.gitconfig|\.lfsconfig|\.pre-commit-config\.ya?ml|\.?lefthook(?:-local)?\..+"
-    r"|\.lintstagedrc(?:\..+)?|\.envrc|\.npmrc|\.yarnrc(?:\.yml)?|\.pnp\..+|turbo\.toml|\.env"
-)
-_HOOK_FOLDERS = frozenset(
-    (".githooks", ".git-hooks", ".husky", ".vscode", ".idea", ".devcontainer")
-)
-_FOREIGN_FOLDERS = frozenset(("node_modules", ".venv", "venv", "site-packages", ".yarn", ".tox"))
+_HOOKS = re.compile(r"lefthook(?:-local)?\..+|turbo\.toml|.+\.code-workspace")
+_FOREIGN = re.compile(r"node_modules|venv|site-packages|.+\.(?:dist-info|egg-info|egg|egg-link)")
+"""Parts of paths. Whoever is on the path of imports with a ``.dist-info`` is installed: pytest
+loads the plugins that it names."""
 
 _RUN_BY_TESTS = frozenset(
     {
         *("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "py", "coverage", "hypothesis"),
-        *("xdist", "nose", "nose2", "tox", "nox", "attr", "typing_extensions", "pip", "setuptools"),
+        *("xdist", "nose", "nose2", "tox", "nox", "attr", "attrs", "typing_extensions", "pip"),
+        *(
+            "setuptools",
+            "pkg_resources",
+            "pygments",
+            "exceptiongroup",
+            "tomli",
+            "colorama",
+            "anyio",
+        ),
+        *("sniffio", "idna", "trio", "execnet", "sortedcontainers", "importlib_metadata", "zipp"),
+        *("six", "mock", "faker", "_hypothesis_pytestplugin", "hypothesmith", "psutil", "rich"),
     }
 )
-"""Modules that test commands import, besides those of Python."""
+"""Modules that test commands and plugins of pytest import, besides those of Python."""
+_MODULES = (".py", ".pyc", ".pyd", ".so")
 
 
 def is_test(path: str) -> bool:
@@ -59,7 +66,7 @@ def is_test(path: str) -> bool:
         return True
     if place.suffix.casefold() in _PROSE or not place.suffix:
         return False
-    if place.suffix in _CLASS_SUFFIXES and _TEST_CLASS.fullmatch(place.stem):
+    if place.suffix.casefold() in _CLASS_SUFFIXES and _TEST_CLASS.fullmatch(place.stem):
         return True
     return _TEST_STEM.fullmatch(place.stem.casefold()) is not None
 
@@ -69,37 +76,48 @@ def why_guarded(path: str, tracked: Collection[str], programs: Iterable[str]) ->
 
     `tracked` are the files of the base commit, `programs` the paths that git's configuration names.
     """
-    place = PurePosixPath(path)
-    name = place.name.casefold()
-    folders = {part.casefold() for part in place.parts[:-1]}
-    for known in programs:
-        if place == PurePosixPath(known) or PurePosixPath(known) in place.parents:
+    # Disks of macOS and Windows ignore case, and so do many programs.
+    place = PurePosixPath(path.casefold())
+    for known in map(PurePosixPath, map(str.casefold, programs)):
+        if place == known or known in place.parents:
             return "is named by git's configuration"
-    if _HOOKS.fullmatch(name) or folders & _HOOK_FOLDERS:
+    if _HOOKS.fullmatch(place.name):
         return "configures what git, editors, package managers or turbo run"
-    if _CI.fullmatch(name) or folders & _CI_FOLDERS:
+    if _CI.fullmatch(place.name):
         return "is configuration of CI"
-    if _RUNNER.fullmatch(name):
+    if _RUNNER.fullmatch(place.name):
         return "says how tests and tools run"
-    if folders & _FOREIGN_FOLDERS:
-        return "is in a folder of installed packages"
+    if any(_FOREIGN.fullmatch(part) for part in place.parts):
+        return "is what installed packages consist of"
+    if any(part.startswith(".") for part in place.parts):
+        return "has a name with a dot at its begin, as what configures programs has"
     if place.parts[0] == "tasks" and place.suffix == ".md":
         return "is a task file"
     if is_test(path):
         return "is a test"
-    if path not in tracked and _shadows(place, tracked):
+    if path not in tracked and _shadows(place, {other.casefold() for other in tracked}):
         return "would be imported instead of a module that tests need"
     return None
 
 
 def _shadows(place: PurePosixPath, tracked: Collection[str]) -> bool:
-    """Whether a new file is found before a module of Python or of a test runner: tests run with the
-    repository, and its `src`, first on the path of imports."""
-    if place.suffix not in (".py", ".so", ".pyc"):
+    """Whether a new file is found before a module of Python, of a test runner or of the repository:
+    tests run with its `src` and the repository first on the path of imports, and some runners put
+    the repository before that."""
+    if place.suffix not in _MODULES:
         return False
-    top = 1 if place.parts[0] == "src" and len(place.parts) > 1 else 0
-    first = place.parts[top].split(".")[0]
-    if first not in _RUN_BY_TESTS and first not in sys.stdlib_module_names:
+    in_src = place.parts[0] == "src" and len(place.parts) > 1
+    inside = place.parts[1:] if in_src else place.parts
+    first = inside[0].split(".")[0]
+    here, there = ("src/", "") if in_src else ("", "src/")
+    becomes_package = len(inside) == 2 and inside[1].startswith("__init__.")
+    if not becomes_package and _is_module(f"{here}{first}/", tracked):
         return False
-    package = "/".join(place.parts[: top + 1])
-    return not any(other.startswith(f"{package}/") for other in tracked)
+    if first in _RUN_BY_TESTS or first in sys.stdlib_module_names or first.startswith("pytest_"):
+        return True
+    return _is_module(f"{there}{first}/", tracked) or f"{there}{first}.py" in tracked
+
+
+def _is_module(folder: str, tracked: Collection[str]) -> bool:
+    """Whether Python can import something of a folder."""
+    return any(path.startswith(folder) and path.endswith(_MODULES) for path in tracked)

@@ -9,8 +9,11 @@ from __future__ import annotations
 import ast
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+
+from agent.team.python_asserts import Helpers, asserts_of, certain_of, is_constant
+from agent.team.python_names import Function, bound_by, dotted_name, given_another_meaning
 
 _IDLE = frozenset(
     {
@@ -22,13 +25,6 @@ _IDLE_OWNERS = frozenset(("", "pytest", "mark", "unittest", "self", "cls"))
 _EXITS = frozenset(
     ("sys.exit", "os._exit", "os.abort", "os.kill", "os.killpg", "exit", "quit", "pytest.exit")
 )
-_FAILING = frozenset(("raises", "warns", "fail", "deprecated_call"))
-_TRUE = frozenset(("assertTrue", "assert_", "assertIsNotNone"))
-_EQUAL = frozenset(("assertEqual", "assertEquals", "assertIs", "assertListEqual"))
-_BROAD = frozenset(("Exception", "BaseException", "AssertionError"))
-_ENDS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
-
-Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +35,9 @@ class Test:
     """None when they cannot be counted here."""
     asserts: Counter[str]
     """The assertions in one case, as text, with what helpers of the file assert for it."""
+
+    certain: Counter[str]
+    """Those of them that are made under no condition."""
 
     @property
     def made(self) -> int:
@@ -54,6 +53,8 @@ class Tests:
     """By qualified name; those that run."""
     idle: set[str] = field(default_factory=set)
     """Names of those that are skipped or expected to fail."""
+    classes: set[str] = field(default_factory=set)
+    """Qualified names of those that hold tests."""
     all_skipped: bool = False
     """Something at the level of the module skips all of them."""
     exits: Counter[str] = field(default_factory=Counter)
@@ -73,8 +74,13 @@ class Tests:
 def weaker_python(before: str, after: str) -> list[str]:
     """What was lost from `before` to `after`, as parts of sentences; empty when nothing was, or
     when one of the two is no Python: then the tests say so."""
-    old, new = _read(before), _read(after)
-    if old is None or new is None:
+    parsed, changed = _parse(before), _parse(after)
+    if parsed is None or changed is None:
+        return []
+    try:
+        old, new = _read(parsed), _read(changed)
+        renamed = given_another_meaning(parsed, changed)
+    except RecursionError:
         return []
     _count_alike(old, new)
     reasons = []
@@ -90,8 +96,10 @@ def weaker_python(before: str, after: str) -> list[str]:
     reasons += emptied
     if new.asserts < old.asserts and not reasons:
         reasons.append(f"{new.asserts} assertions that can fail, not {old.asserts} as before")
+    if not reasons:
+        reasons += _made_conditional(old, new)
     reasons += [f"calls {name}()" for name in (new.exits - old.exits)]
-    return reasons
+    return reasons + renamed
 
 
 def _count_alike(old: Tests, new: Tests) -> None:
@@ -119,56 +127,119 @@ def _emptied(old: Tests, new: Tests) -> Iterator[str]:
             yield f"{name} lacks: {gone[0][:160]}"
 
 
-def _read(text: str) -> Tests | None:
+def _made_conditional(old: Tests, new: Tests) -> Iterator[str]:
+    """Assertions that were made in every run of a test, and now only under a condition."""
+    asserted = {text for test in new.live.values() for text in test.asserts}
+    certain = {text for test in new.live.values() for text in test.certain}
+    for name, test in old.live.items():
+        now = new.live.get(name)
+        fewer = now is not None and now.certain.total() < test.certain.total()
+        lost = [text for text in test.certain if text not in certain]
+        if gone := [text for text in lost if fewer or text in asserted]:
+            yield f"{name} does not always reach: {gone[0][:160]}"
+    before, after = (
+        sum((test.cases or 0) * test.certain.total() for test in tests.live.values())
+        for tests in (old, new)
+    )
+    if after < before and old.live.keys() - new.live.keys():
+        yield f"{after} assertions that are always made, not {before} as before"
+
+
+def _parse(text: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an escape that is none is not our business
-            tree = ast.parse(text)
+            return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    helpers = {
-        node.name: _asserts(node.body, {})
+
+
+def _read(tree: ast.Module) -> Tests:
+    functions = [
+        node
         for node in ast.walk(tree)
         if isinstance(node, Function) and not node.name.startswith("test")
+    ]
+    rebound = {
+        name
+        for node in tree.body
+        if not isinstance(node, Function | ast.ClassDef)
+        for name in bound_by(node)
     }
+    helpers = _weakest(functions, asserts_of, rebound), _weakest(functions, certain_of, rebound)
     tests = Tests()
-    try:
-        _collect(tree.body, "", tests, helpers, idle=False)
-        tests.exits = Counter(_exits(tree))
-    except RecursionError:
-        return None
+    _collect(tree.body, "", tests, helpers, idle=False, always=True)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Global):
+            _hide(tests, node.names)
+    tests.exits = Counter(_exits(tree))
     return tests
+
+
+def _weakest(
+    functions: Sequence[Function],
+    count: Callable[[Sequence[ast.stmt], Helpers], Counter[str]],
+    rebound: Collection[str],
+) -> Helpers:
+    """What functions that are no tests assert; of those with one name, what all of them do, and
+    nothing when the name may mean something else."""
+    found: dict[str, Counter[str]] = {}
+    for node in functions:
+        asserts = Counter[str]() if node.name in rebound else count(node.body, {})
+        found[node.name] = found[node.name] & asserts if node.name in found else asserts
+    return found
 
 
 def _collect(
     body: Sequence[ast.stmt],
     inside: str,
     tests: Tests,
-    helpers: dict[str, Counter[str]],
+    helpers: tuple[Helpers, Helpers],
     *,
     idle: bool,
+    always: bool,
 ) -> None:
+    """Add the tests of a module or class to `tests`. `always` is false below a condition."""
     for node in body:
+        if not isinstance(node, ast.If):
+            _hide(tests, [f"{inside}{name}" for name in bound_by(node)])
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() if node.name.startswith("test"):
                 name = f"{inside}{node.name}"
-                tests.live.pop(name, None)  # a later one of the same name hides it
                 if idle or _is_idle(node):
                     tests.idle.add(name)
                 else:
-                    cases = _cases(node.decorator_list)
-                    asserts = _asserts(node.body, helpers)
-                    tests.live[name] = Test(cases=cases, asserts=asserts)
-                    tests.idle.discard(name)
+                    tests.live[name] = Test(
+                        cases=_cases(node.decorator_list),
+                        asserts=asserts_of(node.body, helpers[0]),
+                        certain=certain_of(node.body, helpers[1]) if always else Counter(),
+                    )
             case ast.ClassDef() if _is_collected(node):
                 below = idle or _has_mark(node.decorator_list)
-                _collect(node.body, f"{inside}{node.name}.", tests, helpers, idle=below)
+                tests.classes.add(f"{inside}{node.name}")
+                _collect(
+                    node.body, f"{inside}{node.name}.", tests, helpers, idle=below, always=always
+                )
             case ast.Assign() | ast.AnnAssign() | ast.Expr() if _marks_all(node):
                 tests.all_skipped = True
-            case ast.If() if not _is_constant(node.test, truth=False):
-                _collect([*node.body, *node.orelse], inside, tests, helpers, idle=idle)
+            case ast.If() if not is_constant(node.test, truth=False):
+                both = [*node.body, *node.orelse]
+                _collect(both, inside, tests, helpers, idle=idle, always=False)
             case _:
                 pass
+
+
+def _hide(tests: Tests, bound: Sequence[str]) -> None:
+    """Forget the tests whose name, or that of their class, means something else from here on, or
+    that are told about as `test_a.__test__ = False` does."""
+    for name in bound:
+        parts = name.removesuffix(".__test__").split(".")
+        gone = [".".join(parts[: number + 1]) for number in range(len(parts))]
+        if gone[-1] in tests.classes:
+            gone += [test for test in tests.live if test.startswith(f"{gone[-1]}.")]
+        for test in gone:
+            tests.live.pop(test, None)
+            tests.idle.discard(test)
 
 
 def _is_collected(node: ast.ClassDef) -> bool:
@@ -176,10 +247,11 @@ def _is_collected(node: ast.ClassDef) -> bool:
     off = any(
         isinstance(each, ast.Assign)
         and any(isinstance(x, ast.Name) and x.id == "__test__" for x in each.targets)
-        and _is_constant(each.value, truth=False)
+        and is_constant(each.value, truth=False)
         for each in node.body
     )
-    return not off and (node.name.startswith("Test") or bool(node.bases))
+    made = any(isinstance(x, Function) and x.name in ("__init__", "__new__") for x in node.body)
+    return not off and (bool(node.bases) or (node.name.startswith("Test") and not made))
 
 
 def _marks_all(node: ast.Assign | ast.AnnAssign | ast.Expr) -> bool:
@@ -189,7 +261,7 @@ def _marks_all(node: ast.Assign | ast.AnnAssign | ast.Expr) -> bool:
     targets = node.targets if isinstance(node, ast.Assign) else [node.target]
     named = {x.id for x in targets if isinstance(x, ast.Name)}
     if "__test__" in named and node.value is not None:
-        return _is_constant(node.value, truth=False)
+        return is_constant(node.value, truth=False)
     return "pytestmark" in named and node.value is not None and _has_mark([node.value])
 
 
@@ -199,7 +271,7 @@ def _has_mark(nodes: Sequence[ast.expr]) -> bool:
 
 def _is_idle(node: Function) -> bool:
     """Marked, or skipped by its own body."""
-    if _has_mark(node.decorator_list):
+    if _has_mark(node.decorator_list) or any(_yields(part) for part in node.body):
         return True
     for part in (part for each in node.body for part in ast.walk(each)):
         if isinstance(part, ast.Call) and _skips(part.func):
@@ -209,9 +281,18 @@ def _is_idle(node: Function) -> bool:
     return False
 
 
+def _yields(node: ast.AST) -> bool:
+    """Whether it makes its function a generator, which pytest does not run as a test."""
+    if isinstance(node, ast.Yield | ast.YieldFrom):
+        return True
+    if isinstance(node, Function | ast.ClassDef | ast.Lambda):
+        return False
+    return any(_yields(part) for part in ast.iter_child_nodes(node))
+
+
 def _skips(node: ast.AST | None) -> bool:
     """Whether an expression names what keeps tests from running, or from failing."""
-    owner, _, last = _name(node).rpartition(".")
+    owner, _, last = dotted_name(node).rpartition(".")
     return last in _IDLE and owner.rpartition(".")[2] in _IDLE_OWNERS
 
 
@@ -219,7 +300,7 @@ def _cases(decorators: Sequence[ast.expr]) -> int | None:
     """How many cases the decorators make; None when that is not written there."""
     cases = 1
     for node in decorators:
-        if not isinstance(node, ast.Call) or not _name(node.func).endswith("parametrize"):
+        if not isinstance(node, ast.Call) or not dotted_name(node.func).endswith("parametrize"):
             continue
         values = next((x.value for x in node.keywords if x.arg == "argvalues"), None)
         values = node.args[1] if len(node.args) > 1 else values
@@ -231,101 +312,6 @@ def _cases(decorators: Sequence[ast.expr]) -> int | None:
     return cases
 
 
-def _asserts(body: Sequence[ast.stmt], helpers: dict[str, Counter[str]]) -> Counter[str]:
-    """The assertions that can be reached in `body` and can fail."""
-    found: Counter[str] = Counter()
-    for node in body:
-        found += _of_statement(node, helpers)
-        if isinstance(node, _ENDS):
-            break
-    return found
-
-
-def _of_statement(node: ast.stmt, helpers: dict[str, Counter[str]]) -> Counter[str]:
-    match node:
-        case ast.Assert():
-            return Counter() if _always_holds(node.test) else Counter([ast.unparse(node)])
-        case ast.If():
-            if _is_constant(node.test, truth=False):
-                return _asserts(node.orelse, helpers)
-            return _asserts(node.body, helpers) + _asserts(node.orelse, helpers)
-        case ast.Try() | ast.TryStar():
-            inner: Counter[str] = Counter()
-            if not any(_swallows(handler) for handler in node.handlers):
-                inner = _asserts(node.body, helpers)
-            for part in (*(x.body for x in node.handlers), node.orelse, node.finalbody):
-                inner = inner + _asserts(part, helpers)
-            return inner
-        case ast.With() | ast.AsyncWith():
-            entered = Counter[str]()
-            for item in node.items:
-                entered += _of_expression(item.context_expr, helpers)
-                if _name(getattr(item.context_expr, "func", None)).endswith("suppress"):
-                    return entered
-            return entered + _asserts(node.body, helpers)
-        case ast.For() | ast.AsyncFor() | ast.While():
-            if isinstance(node, ast.While) and _is_constant(node.test, truth=False):
-                return Counter()
-            return _asserts(node.body, helpers) + _asserts(node.orelse, helpers)
-        case ast.Match():
-            found: Counter[str] = Counter()
-            for case in node.cases:
-                found += _asserts(case.body, helpers)
-            return found
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-            return _asserts(node.body, helpers)
-        case _:
-            return _of_expression(node, helpers)
-
-
-def _of_expression(node: ast.AST, helpers: dict[str, Counter[str]]) -> Counter[str]:
-    found: Counter[str] = Counter()
-    for call in (part for part in ast.walk(node) if isinstance(part, ast.Call)):
-        name = _name(call.func)
-        last = name.split(".")[-1]
-        if last in helpers:
-            found += helpers[last]
-        elif (last.startswith("assert") or last in _FAILING) and not _is_empty(last, call):
-            found[ast.unparse(call)] += 1
-    return found
-
-
-def _is_empty(name: str, call: ast.Call) -> bool:
-    """Whether a call of a method that asserts always holds."""
-    if name in _TRUE:
-        return any(_always_holds(value) for value in call.args[:1])
-    return name in _EQUAL and len({ast.dump(value) for value in call.args[:2]}) == 1
-
-
-def _swallows(handler: ast.ExceptHandler) -> bool:
-    """A failed assertion would end in it."""
-    caught = handler.type
-    names = {"BaseException"} if caught is None else {_name(part) for part in ast.walk(caught)}
-    if not names & _BROAD:
-        return False
-    passed_on = (ast.Raise, ast.Assert)
-    return not any(isinstance(part, passed_on) for each in handler.body for part in ast.walk(each))
-
-
-def _always_holds(node: ast.expr) -> bool:
-    """True of ``True``, ``1``, ``x == x``, ``not False``, ``(condition, "text")``."""
-    match node:
-        case ast.Tuple() | ast.List():
-            return bool(node.elts)
-        case ast.UnaryOp(op=ast.Not()):
-            return _is_constant(node.operand, truth=False)
-        case ast.BoolOp(op=ast.Or()):
-            return any(_always_holds(value) for value in node.values)
-        case ast.Compare(ops=[ast.Eq() | ast.Is() | ast.LtE() | ast.GtE()]):
-            return ast.dump(node.left) == ast.dump(node.comparators[0])
-        case _:
-            return _is_constant(node, truth=True)
-
-
-def _is_constant(node: ast.expr, *, truth: bool) -> bool:
-    return isinstance(node, ast.Constant) and bool(node.value) is truth
-
-
 def _exits(node: ast.AST) -> Iterator[str]:
     """Calls that end the process, but for scripts, and where the test expects it."""
     for part in ast.iter_child_nodes(node):
@@ -335,16 +321,6 @@ def _exits(node: ast.AST) -> Iterator[str]:
             ast.unparse(item) for item in part.items
         ):
             continue
-        if isinstance(part, ast.Call) and _name(part.func) in _EXITS:
-            yield _name(part.func)
+        if isinstance(part, ast.Call) and dotted_name(part.func) in _EXITS:
+            yield dotted_name(part.func)
         yield from _exits(part)
-
-
-def _name(node: ast.AST | None) -> str:
-    """The dotted name that an expression is, else an empty text."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        above = _name(node.value)
-        return f"{above}.{node.attr}" if above else node.attr
-    return ""

@@ -144,6 +144,33 @@ async def test_a_file_that_git_keeps_through_a_filter_is_not_written(
     assert hostile.ran() == []
 
 
+@pytest.mark.parametrize("attribute", ["working-tree-encoding=UTF-7", "ident"])
+async def test_what_git_would_keep_as_another_text_is_not_committed(
+    repository: Path, worktrees: Path, attribute: str
+) -> None:
+    """`# +AAo-import os` is a comment to the tests, and code in the commit."""
+    attributes = repository / ".git/info/attributes"
+    workspace = await Workspace.open(repository, run="r1", worktrees_root=worktrees)
+    tree = await workspace.worktree("c0")
+    (tree / "a.py").write_text("# +AAo-import os\n# $Id: text $\n")
+    assert await workspace.why_filtered(["a.py"]) is None
+    attributes.write_text(f"a.py {attribute}\n")
+    said = f"'a.py' has the git attribute {attribute}:"
+    assert said in (await workspace.why_filtered(["a.py"]) or "")
+    with pytest.raises(EditError, match=said):
+        await workspace.snapshot(tree, ["a.py"], "draft")
+    attributes.write_text("a.py working-tree-encoding=UTF-8 -ident\n")
+    assert await workspace.why_filtered(["a.py"]) is None
+    attributes.unlink()
+    (tree / ".gitattributes").write_text(f"a.py {attribute}\n")
+    with pytest.raises(EditError, match=said):
+        await workspace.snapshot(tree, ["a.py"], "draft")
+    (repository / ".gitattributes").write_text("a.py ident\n")
+    (repository / "a.py").write_text("mine\n")
+    assert await workspace.dirty()  # git itself sees that, which it does not behind a filter
+    await workspace.close()
+
+
 async def test_what_needs_a_filter_in_the_checkout_is_not_applied(
     hostile: Hostile, worktrees: Path
 ) -> None:

@@ -560,6 +560,33 @@ def test_what_is_no_text_or_too_large_is_not_written(
     assert not (tmp_path / "new.py").exists()
 
 
+@pytest.mark.parametrize(
+    ("path", "cookie", "refused"),
+    [
+        ("a.py", "# coding: utf-7\n", True),
+        ("a.py", "#!/usr/bin/python\n# -*- coding: UTF_7 -*-\n", True),
+        ("a.py", "\r\t# vim: set fileencoding=latin-1 :\n", True),
+        ("a.pyi", "# coding=raw_unicode_escape\n", True),
+        ("bin/tool", "#!/usr/bin/env python3\n# coding: utf-7\n", True),
+        ("a.py", "# -*- coding: utf-8 -*-\n", False),
+        ("a.py", "# coding: UTF8\n", False),
+        ("a.py", "\n\n# coding: utf-7\n", False),
+        ("a.py", "name = 1  # coding: utf-7\n", False),
+        ("a.md", "# coding: utf-7\n", False),
+    ],
+)
+def test_python_is_not_written_in_an_encoding_that_hides_code(
+    path: str, cookie: str, refused: bool, tmp_path: Path
+) -> None:
+    content = f"{cookie}# +AAo-import os\n"
+    if refused:
+        with pytest.raises(EditError, match=r"would be read as .*: leave the comment out"):
+            write_file(path, tmp_path, content)
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(content)  # who had it before may keep it
+    write_file(path, tmp_path, f"{content}a = 1\n")
+
+
 def test_a_strange_character_that_was_there_may_stay(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("# \x1b\n")
     write_file("a.py", tmp_path, "# \x1b\na = 1\n")

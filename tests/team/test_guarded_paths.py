@@ -16,7 +16,10 @@ from agent.team.guarded_paths import is_test, why_guarded
 from agent.team.planner import make_plan
 from agent.team.task_file import Task
 
-TRACKED = ("kit/__init__.py", "calendar/a.py", "Makefile")
+TRACKED = (
+    *("kit/__init__.py", "calendar/a.py", "Makefile", "lone.py", "json/data.txt"),
+    *("both/a.py", "src/both/a.py", "src/inner/a.py", "src/kit/a.py", "web/index.js"),
+)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +53,10 @@ def test_tests_are_known_by_their_names(path: str) -> None:
             "src/kit/types.py",
             "calendar/new.py",
             "README.md",
-            ".gitignore",
             "tool.py",
+            "src/tool.py",
+            "both/new.py",
+            "src/both/new.py",
         ),
         *("docs/tasks/a.md", "kit/github/a.py", "next.config.js"),
     ],
@@ -71,6 +76,21 @@ def test_other_files_are_free(path: str) -> None:
         *("tasks/next.md", "node_modules/jest/index.js", ".venv/lib/x.py", "x.pth"),
         *("sitecustomize.py", "kit/usercustomize.py", "pytest.py", "src/pluggy.py", "json.py"),
         *("unittest/__init__.py", "src/_pytest/x.py", "os.py"),
+        *("evil.dist-info/entry_points.txt", "src/a.egg-info/entry_points.txt", "a.egg-link"),
+        *("pytest.toml", ".pytest.toml", "setup.py", "go.mod", "jest.setup.js", "bunfig.toml"),
+        *(".bazelrc", "a.code-workspace", ".gitea/workflows/a.yml", ".claude/settings.json"),
+        *(".cargo/config.toml", ".mise.toml", ".nvim.lua", "kit/.exrc", ".gitignore", "src/.x/a"),
+        *("TASKS/x.md", "tasks/X.MD", "Node_Modules/a.js", "PyTest.ini", "MAKEFILE", "Turbo.TOML"),
+        *("pygments/__init__.py", "src/iniconfig.py", "packaging/x.py", "exceptiongroup.py"),
+        *(
+            "anyio.py",
+            "Json.py",
+            "pytest_cov/plugin.py",
+            "json/__init__.py",
+            "calendar/__init__.py",
+        ),
+        *("src/lone.py", "src/lone/__init__.py", "inner/a.py", "inner.py", "src/calendar/x.py"),
+        *("src/Lone.py", "src/web/test/AppTest.JAVA", "src/both/__init__.py"),
     ],
 )
 def test_what_judges_or_runs_programs_is_guarded(path: str) -> None:
@@ -79,6 +99,7 @@ def test_what_judges_or_runs_programs_is_guarded(path: str) -> None:
 
 def test_what_git_runs_is_guarded() -> None:
     assert why_guarded("scripts/pre-push", TRACKED, ["scripts"]) is not None
+    assert why_guarded("Scripts/pre-push", TRACKED, ["scripts"]) is not None
     assert why_guarded("scripts.py", TRACKED, ["scripts"]) is None
 
 

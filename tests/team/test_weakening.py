@@ -112,6 +112,34 @@ async def test_cheats_alone_end_the_run_with_that_reason(repository: Path) -> No
     assert git(repository, "branch", "--format=%(refname:short)") == "main"
 
 
+@pytest.mark.parametrize(
+    ("cheat", "said"),
+    [
+        (
+            TESTS.replace("    assert", "    if 1 == 2:\n        assert"),
+            "test_double does not always reach",
+        ),
+        (f"{TESTS}\n\ntest_double = lambda: None\n", "test_double removed"),
+        (f"{TESTS}\n\ndef double(number):\n    return 2 * number\n", "another meaning"),
+    ],
+)
+async def test_tests_that_run_but_have_no_force_lose(
+    repository: Path, cheat: str, said: str
+) -> None:
+    """pytest itself is green with each of them."""
+    (repository / "task.md").write_text(TASK_WITH_TESTS)
+    async with FakeTeamServer(
+        planner=PLAN,
+        coder=coder(WRONG, code(cheat)),
+        repair=coder(RIGHT, code(TESTS)),
+        reviewer=ACCEPT,
+    ) as server:
+        ended = await turbo(server, repository, "--candidates", "1", "task.md")
+    assert ended.exit_code == 0, ended.err
+    assert said in judged_first(ended)["weakened"]
+    assert "number * 2" in git(repository, "show", ended.last["commit"])
+
+
 async def test_a_task_about_removing_tests_is_possible_when_the_user_says_so(
     repository: Path,
 ) -> None:
