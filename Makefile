@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/python -m agent.team.workflow
 
 test: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile
 
 # Other inputs each time; it prints the --seed that makes them again.
 FUZZ_INPUTS ?= 200000

@@ -315,8 +315,7 @@ def test_a_limit_without_end_is_refused(capsys: Capture, monkeypatch: pytest.Mon
 
 def test_the_settings_of_the_repository_hold(capsys: Capture, own_place: Path) -> None:
     (own_place / ".git").mkdir()
-    (own_place / "turbo.toml").write_text("model_cache_max_gb = 7\nllamacpp_parallel = 3\n")
-    assert "of 7.0 GiB" in said(capsys, "list")[1]
+    (own_place / "turbo.toml").write_text("llamacpp_parallel = 3\n")
     facts = json.loads(said(capsys, "info", str(embedded_model()), "--json")[1])
     assert facts["memory"]["slots"] == 3
 
