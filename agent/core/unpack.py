@@ -64,6 +64,7 @@ def unpack(archive: Path, folder: Path, *, name: str) -> None:
     except (
         *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
         *(EOFError, NotImplementedError, RuntimeError),  # encrypted or strangely packed zips
+        UnicodeDecodeError,  # names in a zip that are not in the form that it says
         MemoryError,  # of what a header asks for
     ) as error:
         reason = str(error) or type(error).__name__

@@ -161,3 +161,12 @@ def test_a_file_without_a_name_is_refused(tmp_path: Path) -> None:
     archive.write_bytes(data[:at] + entry_without + bytes(end))
     with pytest.raises(DownloadError, match=r"refused|unpacked"):
         unpack(archive, tmp_path / "out", name="a")
+
+
+def test_a_zip_whose_names_are_not_what_it_says_is_damaged(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("\u00fc", b"x")
+    archive.write_bytes(archive.read_bytes().replace(b"\xc3\xbc", b"\xbc\xbc"))
+    with pytest.raises(DownloadError, match="cannot be unpacked"):
+        unpack(archive, tmp_path / "out", name="a.zip")
