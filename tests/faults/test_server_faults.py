@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -118,7 +119,12 @@ async def test_a_users_server_that_hangs_ends_the_run_which_goes_on_when_it_is_w
 ) -> None:
     def find() -> list[psutil.Process]:
         port = real_server.url.rpartition(":")[2]
-        return [x for x in psutil.Process().children() if port in x.cmdline()]
+        found = []
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):  # others have ended, and nobody has looked yet
+                if port in child.cmdline():
+                    found.append(child)
+        return found
 
     settings = real_server.settings.model_copy(update={"request_timeout_s": 1.0})
     try:
