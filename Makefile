@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: demo test fuzz lint audit lock model bench clean
 
 demo: $(VENV)/.installed
-	@$(BIN)/python -m agent.team.workflow
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m agent.team.workflow
 
 test: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile
